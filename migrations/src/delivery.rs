@@ -1,0 +1,40 @@
+//! Tables of the delivery guarantees, with the columns that the `messaging` crate reads and writes.
+
+use sea_orm::DbErr;
+use sea_orm_migration::SchemaManager;
+
+use crate::dialect::execute;
+
+/// Messages to be published, written in the transaction of the change that they tell about.
+pub(crate) async fn create_outbox(manager: &SchemaManager<'_>, table: &str) -> Result<(), DbErr> {
+    let sql = format!(
+        "CREATE TABLE {table} (
+            id {{uuid}} NOT NULL PRIMARY KEY,
+            event_id {{uuid}} NOT NULL,
+            topic TEXT NOT NULL,
+            message_key TEXT NOT NULL,
+            headers TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            created_at_ms {{bigint}} NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_attempt_at_ms {{bigint}} NOT NULL,
+            processed_at_ms {{bigint}}
+        ) {{strict}};
+        CREATE INDEX {table}_due ON {table} (next_attempt_at_ms) WHERE processed_at_ms IS NULL;
+        CREATE INDEX {table}_processed ON {table} (processed_at_ms) WHERE processed_at_ms IS NOT NULL;
+        CREATE INDEX {table}_event ON {table} (event_id);"
+    );
+    execute(manager, &sql).await
+}
+
+/// Ids of messages that were applied: the primary key stops the second application.
+pub(crate) async fn create_inbox(manager: &SchemaManager<'_>, table: &str) -> Result<(), DbErr> {
+    let sql = format!(
+        "CREATE TABLE {table} (
+            message_id {{uuid}} NOT NULL PRIMARY KEY,
+            received_at_ms {{bigint}} NOT NULL
+        ) {{strict}};
+        CREATE INDEX {table}_received ON {table} (received_at_ms);"
+    );
+    execute(manager, &sql).await
+}

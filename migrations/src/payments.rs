@@ -1,0 +1,101 @@
+//! Payments Service's database.
+
+use sea_orm_migration::prelude::*;
+
+use crate::{
+    delivery::{create_inbox, create_outbox},
+    dialect::{execute, make_immutable},
+};
+
+/// Creates and upgrades Payments Service's tables.
+#[derive(Debug)]
+pub struct PaymentsMigrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for PaymentsMigrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(CreatePayments)]
+    }
+}
+
+struct CreatePayments;
+
+impl MigrationName for CreatePayments {
+    fn name(&self) -> &'static str {
+        "payments_0001_create"
+    }
+}
+
+/// `entry_count` is the number of the account's last ledger entry: the next one is one more, under the row's lock.
+/// The upper bound of a balance is 2^53 - 1, the largest integer that every JSON reader gets exactly.
+const ACCOUNTS: &str = "
+CREATE TABLE accounts (
+    id {uuid} NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    balance_minor {bigint} NOT NULL,
+    entry_count {bigint} NOT NULL CHECK (entry_count >= 0),
+    created_at_ms {bigint} NOT NULL,
+    idempotency_key TEXT,
+    idempotency_hash {bytes},
+    CONSTRAINT accounts_one_per_user UNIQUE (user_id),
+    CONSTRAINT accounts_balance CHECK (balance_minor BETWEEN 0 AND 9007199254740991),
+    CONSTRAINT accounts_idempotency_hash CHECK ((idempotency_key IS NULL) = (idempotency_hash IS NULL))
+) {strict};
+";
+
+/// A debit belongs to exactly one order, and an order to at most one debit.
+const LEDGER_ENTRIES: &str = "
+CREATE TABLE ledger_entries (
+    id {uuid} NOT NULL PRIMARY KEY,
+    account_id {uuid} NOT NULL,
+    number {bigint} NOT NULL CHECK (number >= 1),
+    kind TEXT NOT NULL,
+    amount_minor {bigint} NOT NULL,
+    balance_after_minor {bigint} NOT NULL CHECK (balance_after_minor >= 0),
+    order_id {uuid},
+    created_at_ms {bigint} NOT NULL,
+    idempotency_key TEXT,
+    idempotency_hash {bytes},
+    CONSTRAINT ledger_entries_number UNIQUE (account_id, number),
+    CONSTRAINT ledger_entries_one_debit_per_order UNIQUE (order_id),
+    CONSTRAINT ledger_entries_idempotency_key UNIQUE (account_id, idempotency_key),
+    CONSTRAINT ledger_entries_idempotency_hash CHECK ((idempotency_key IS NULL) = (idempotency_hash IS NULL)),
+    CONSTRAINT ledger_entries_kind CHECK (
+        (kind = 'TOP_UP' AND amount_minor > 0 AND order_id IS NULL)
+        OR (kind = 'DEBIT' AND amount_minor < 0 AND order_id IS NOT NULL AND idempotency_key IS NULL)
+    )
+) {strict};
+";
+
+/// The decision of each order, for ever. `result_event_id` is the id under which it is told, every time.
+const PAYMENTS: &str = "
+CREATE TABLE payments (
+    order_id {uuid} NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    amount_minor {bigint} NOT NULL CHECK (amount_minor BETWEEN 1 AND 1000000000000000),
+    currency TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('PAID', 'REJECTED')),
+    rejection_reason TEXT CHECK (rejection_reason IN ('ACCOUNT_NOT_FOUND', 'INSUFFICIENT_FUNDS', 'CURRENCY_MISMATCH')),
+    entry_id {uuid},
+    result_event_id {uuid} NOT NULL,
+    decided_at_ms {bigint} NOT NULL,
+    CONSTRAINT payments_entry UNIQUE (entry_id),
+    CONSTRAINT payments_result_event UNIQUE (result_event_id),
+    CONSTRAINT payments_paid_with_entry CHECK ((outcome = 'PAID') = (entry_id IS NOT NULL)),
+    CONSTRAINT payments_rejected_with_reason CHECK ((outcome = 'REJECTED') = (rejection_reason IS NOT NULL))
+) {strict};
+";
+
+#[async_trait::async_trait]
+impl MigrationTrait for CreatePayments {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for sql in [ACCOUNTS, LEDGER_ENTRIES, PAYMENTS] {
+            execute(manager, sql).await?;
+        }
+        make_immutable(manager, "ledger_entries").await?;
+        make_immutable(manager, "payments").await?;
+        create_inbox(manager, "inbox_payments").await?;
+        create_outbox(manager, "outbox_payments").await
+    }
+}
