@@ -1,0 +1,280 @@
+//! Set-based statements whose text never varies with the number of rows.
+//!
+//! [`Columns`] turns a slice of rows into a table that a statement can select from: on PostgreSQL
+//! `UNNEST` over one array parameter per column, on SQLite `json_each` over one JSON parameter. The
+//! statement around it is usually the same text for both:
+//!
+//! ```
+//! use database::array::Columns;
+//! use sea_orm::DbBackend;
+//!
+//! struct Row { id: uuid::Uuid, amount: i64, note: Option<String> }
+//! # let rows: Vec<Row> = Vec::new();
+//! # let backend = DbBackend::Postgres;
+//! let mut rows = Columns::new(backend, &rows)
+//!     .uuid("id", |row| row.id)
+//!     .bigint("amount", |row| row.amount)
+//!     .opt_text("note", |row| row.note.clone());
+//! let account = rows.param(7_i64);
+//! let statement = rows.statement(|rows| format!(
+//!     "INSERT INTO entries (id, account, amount, note)
+//!      SELECT r.id, {account}, r.amount, r.note FROM {rows} AS r WHERE true
+//!      ON CONFLICT DO NOTHING"
+//! ));
+//! ```
+//!
+//! The table has one column more, `ord`, counting the rows from 1 in the order of the slice.
+//! (SQLite needs the `WHERE true` to tell `ON CONFLICT` from a join's `ON`.)
+
+use sea_orm::sea_query::ArrayType;
+use sea_orm::{DbBackend, Statement, Value};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+/// Rows as a table inside of one statement; see the module's documentation.
+///
+/// Column names are written into the SQL as they are: they must be plain identifiers.
+pub struct Columns<'a, R> {
+    backend: DbBackend,
+    rows: &'a [R],
+    /// `name` and how SQLite reads the column, or PostgreSQL writes it.
+    columns: Vec<Column>,
+    /// PostgreSQL: one array per column (two for a nullable one).
+    arrays: Vec<Value>,
+    /// SQLite: one JSON array per row.
+    json: Vec<Vec<Json>>,
+    scalars: Vec<Value>,
+}
+
+struct Column {
+    name: &'static str,
+    kind: Kind,
+    nullable: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Uuid,
+    Int,
+    BigInt,
+    Bool,
+    Text,
+    Bytes,
+}
+
+impl Kind {
+    fn postgres_type(self) -> &'static str {
+        match self {
+            Self::Uuid => "uuid",
+            Self::Int => "int",
+            Self::BigInt => "bigint",
+            Self::Bool => "boolean",
+            Self::Text => "text",
+            Self::Bytes => "bytea",
+        }
+    }
+
+    fn array_type(self) -> ArrayType {
+        match self {
+            Self::Uuid => ArrayType::Uuid,
+            Self::Int => ArrayType::Int,
+            Self::BigInt => ArrayType::BigInt,
+            Self::Bool => ArrayType::Bool,
+            Self::Text => ArrayType::String,
+            Self::Bytes => ArrayType::Bytes,
+        }
+    }
+
+    /// What stands in an array where the value is NULL; a second array says so.
+    fn placeholder(self) -> Value {
+        match self {
+            Self::Uuid => Uuid::nil().into(),
+            Self::Int => 0_i32.into(),
+            Self::BigInt => 0_i64.into(),
+            Self::Bool => false.into(),
+            Self::Text => String::new().into(),
+            Self::Bytes => Vec::<u8>::new().into(),
+        }
+    }
+}
+
+macro_rules! columns {
+    ($($(#[$doc:meta])* $required:ident, $optional:ident: $type:ty => $kind:ident;)*) => {
+        $(
+            #[doc = concat!("A column that is never NULL: ", stringify!($type), ".")]
+            $(#[$doc])*
+            #[must_use]
+            pub fn $required<T: Into<$type>>(
+                self,
+                name: &'static str,
+                value: impl Fn(&'a R) -> T,
+            ) -> Self {
+                self.column(name, Kind::$kind, false, |row| {
+                    let value: $type = value(row).into();
+                    Some(Value::from(value))
+                })
+            }
+
+            #[doc = concat!("A column that may be NULL: ", stringify!($type), ".")]
+            #[must_use]
+            pub fn $optional<T: Into<$type>>(
+                self,
+                name: &'static str,
+                value: impl Fn(&'a R) -> Option<T>,
+            ) -> Self {
+                self.column(name, Kind::$kind, true, |row| {
+                    let value: Option<$type> = value(row).map(Into::into);
+                    value.map(Value::from)
+                })
+            }
+        )*
+    };
+}
+
+impl<'a, R> Columns<'a, R> {
+    /// A table with a row for each element and, so far, no columns.
+    pub fn new(backend: DbBackend, rows: &'a [R]) -> Self {
+        Self {
+            backend,
+            rows,
+            columns: Vec::new(),
+            arrays: Vec::new(),
+            json: match backend {
+                DbBackend::Postgres => Vec::new(),
+                _ => rows.iter().map(|_| Vec::new()).collect(),
+            },
+            scalars: Vec::new(),
+        }
+    }
+
+    columns! {
+        uuid, opt_uuid: Uuid => Uuid;
+        int, opt_int: i32 => Int;
+        bigint, opt_bigint: i64 => BigInt;
+        /// On SQLite it is read as 0 or 1.
+        boolean, opt_boolean: bool => Bool;
+        text, opt_text: String => Text;
+        bytes, opt_bytes: Vec<u8> => Bytes;
+    }
+
+    fn column(mut self, name: &'static str, kind: Kind, nullable: bool, value: impl Fn(&'a R) -> Option<Value>) -> Self {
+        debug_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name:?} is no plain identifier");
+        let values = self.rows.iter().map(value);
+        match self.backend {
+            DbBackend::Postgres => {
+                let mut nulls = Vec::new();
+                let values = values
+                    .map(|value| {
+                        if nullable {
+                            nulls.push(Value::from(value.is_none()));
+                        }
+                        value.unwrap_or_else(|| kind.placeholder())
+                    })
+                    .collect();
+                self.arrays.push(Value::Array(kind.array_type(), Some(Box::new(values))));
+                if nullable {
+                    self.arrays.push(Value::Array(ArrayType::Bool, Some(Box::new(nulls))));
+                }
+            }
+            _ => {
+                for (row, value) in self.json.iter_mut().zip(values) {
+                    row.push(json(value));
+                }
+            }
+        }
+        self.columns.push(Column { name, kind, nullable });
+        self
+    }
+
+    /// Adds a single value and answers its placeholder (`$3`), after every column was named.
+    pub fn param(&mut self, value: impl Into<Value>) -> String {
+        self.scalars.push(value.into());
+        format!("${}", self.table_params() + self.scalars.len())
+    }
+
+    /// The statement: `sql` gets the table expression to select from, without an alias.
+    pub fn statement(self, sql: impl FnOnce(&str) -> String) -> Statement {
+        let sql = sql(&self.table());
+        let mut values = match self.backend {
+            DbBackend::Postgres => self.arrays,
+            _ => {
+                let rows = self.json.into_iter().map(Json::Array).collect();
+                vec![Json::Array(rows).to_string().into()]
+            }
+        };
+        values.extend(self.scalars);
+        Statement::from_sql_and_values(self.backend, sql, values)
+    }
+
+    fn table_params(&self) -> usize {
+        match self.backend {
+            DbBackend::Postgres => self.arrays.len(),
+            _ => 1,
+        }
+    }
+
+    fn table(&self) -> String {
+        match self.backend {
+            DbBackend::Postgres => self.postgres_table(),
+            _ => self.sqlite_table(),
+        }
+    }
+
+    /// `(SELECT c0 AS id, CASE WHEN n1 THEN NULL ELSE c1 END AS note, ord FROM UNNEST(…) …)`
+    fn postgres_table(&self) -> String {
+        let (mut selected, mut arrays, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, column) in self.columns.iter().enumerate() {
+            let ty = column.kind.postgres_type();
+            arrays.push(format!("${}::{ty}[]", arrays.len() + 1));
+            names.push(format!("c{index}"));
+            let name = column.name;
+            if column.nullable {
+                arrays.push(format!("${}::boolean[]", arrays.len() + 1));
+                names.push(format!("n{index}"));
+                selected.push(format!("CASE WHEN n{index} THEN NULL ELSE c{index} END AS {name}"));
+            } else {
+                selected.push(format!("c{index} AS {name}"));
+            }
+        }
+        format!(
+            "(SELECT {}, ord FROM UNNEST({}) WITH ORDINALITY AS u({}, ord))",
+            selected.join(", "),
+            arrays.join(", "),
+            names.join(", ")
+        )
+    }
+
+    /// `(SELECT unhex(value ->> 0) AS id, value ->> 1 AS note, key + 1 AS ord FROM json_each($1))`
+    fn sqlite_table(&self) -> String {
+        let selected: Vec<_> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| {
+                let name = column.name;
+                match column.kind {
+                    Kind::Uuid | Kind::Bytes => format!("unhex(value ->> {index}) AS {name}"),
+                    _ => format!("value ->> {index} AS {name}"),
+                }
+            })
+            .collect();
+        format!("(SELECT {}, key + 1 AS ord FROM json_each($1))", selected.join(", "))
+    }
+}
+
+fn json(value: Option<Value>) -> Json {
+    match value {
+        Some(Value::Uuid(Some(id))) => Json::from(id.simple().to_string()),
+        Some(Value::Int(Some(number))) => Json::from(number),
+        Some(Value::BigInt(Some(number))) => Json::from(number),
+        Some(Value::Bool(Some(flag))) => Json::from(flag),
+        Some(Value::String(Some(text))) => Json::from(text),
+        Some(Value::Bytes(Some(bytes))) => Json::from(hex(&bytes)),
+        _ => Json::Null,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}

@@ -1,0 +1,175 @@
+//! The handle: connect, read, migrate, close. Transactions are in `transaction`.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use sea_orm::sqlx::postgres::PgListener;
+use sea_orm::sqlx::{PgPool, SqlitePool};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+
+use crate::error::DatabaseError;
+use crate::options::ConnectOptions;
+use crate::postgres::{self, Suspicion};
+use crate::reader::Reader;
+use crate::sqlite::{self, Wal};
+use crate::transaction::note_statement;
+use crate::url::{DatabaseUrl, PostgresUrl};
+
+/// The first and the longest wait between two attempts to connect. The longest is short enough
+/// that a service is up soon after its database; attempts go on without end, because nobody is
+/// there to start the service again at the right moment.
+const CONNECT_BACKOFF_MIN: Duration = Duration::from_millis(200);
+const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// One service's database. Cheap to clone; all clones are the same pools.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) backend: DbBackend,
+    /// For [`Database::transaction`] only.
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: Reader,
+    pub(crate) options: ConnectOptions,
+    pub(crate) suspicion: Suspicion,
+    pub(crate) store: Store,
+    url: DatabaseUrl,
+}
+
+/// What only one of the backends has.
+pub(crate) enum Store {
+    Sqlite { writer: SqlitePool, wal: Wal, lock: Mutex<Option<File>> },
+    Postgres { url: PostgresUrl },
+}
+
+impl Database {
+    /// Connects, or says at once why not.
+    ///
+    /// SQLite: creates the file and its folder, and takes the lock file. PostgreSQL: one connection
+    /// is made to prove that it can be; the pools open theirs when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Unwritable`], [`DatabaseError::InUse`], [`DatabaseError::Connect`] (transient
+    /// when the server is away, permanent when it refuses user or database).
+    pub async fn connect(url: &DatabaseUrl, options: &ConnectOptions) -> Result<Self, DatabaseError> {
+        let suspicion = Suspicion::new();
+        let (backend, writer, reader, store): (_, DatabaseConnection, DatabaseConnection, _) = match url {
+            DatabaseUrl::Sqlite(path) => {
+                let file = sqlite::open(path, options).await?;
+                let store = Store::Sqlite { writer: file.writer.clone(), wal: file.wal, lock: Mutex::new(Some(file.lock)) };
+                (DbBackend::Sqlite, file.writer.into(), file.reader.into(), store)
+            }
+            DatabaseUrl::Postgres(url) => {
+                let pools = postgres::open(url, options, &suspicion).await?;
+                let store = Store::Postgres { url: url.clone() };
+                (DbBackend::Postgres, pools.writer.into(), pools.reader.into(), store)
+            }
+        };
+        let mut writer = writer;
+        writer.set_metric_callback(note_statement);
+        let reader = Reader { connection: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() };
+        Ok(Self {
+            inner: Arc::new(Inner { backend, writer, reader, options: options.clone(), suspicion, store, url: url.clone() }),
+        })
+    }
+
+    /// Which SQL to write.
+    pub fn backend(&self) -> DbBackend {
+        self.inner.backend
+    }
+
+    /// Where it is, without the password when displayed.
+    pub fn url(&self) -> &DatabaseUrl {
+        &self.inner.url
+    }
+
+    /// Pooled reads that see every transaction answered before they start.
+    pub fn reader(&self) -> &Reader {
+        &self.inner.reader
+    }
+
+    /// Answers when the database answers, for the readiness check.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from answering; always within the bound of a read.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        self.reader().execute_unprepared("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// PostgreSQL: notifications of a channel, on a connection of their own that is outside of the
+    /// pools. `None` on SQLite, where everything happens in one process.
+    ///
+    /// Notifications are hints: one may be lost with its connection.
+    ///
+    /// # Errors
+    ///
+    /// When the connection cannot be made.
+    pub async fn listen(&self, channel: &str) -> Result<Option<PgListener>, DatabaseError> {
+        let Store::Postgres { url } = &self.inner.store else {
+            return Ok(None);
+        };
+        let failed = |error| postgres::connect_error(url.to_string(), error);
+        let session = postgres::session_options(url, &self.inner.options);
+        let pool: PgPool = sea_orm::sqlx::postgres::PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(self.inner.options.acquire_timeout)
+            .connect_lazy_with(session);
+        let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
+        listener.listen(channel).await.map_err(failed)?;
+        Ok(Some(listener))
+    }
+
+    /// Waits for running transactions, closes every connection and releases the lock file. All
+    /// clones are closed with it: later work fails with a transient error.
+    pub async fn close(self) {
+        // Closing only fails for connections that are gone already.
+        let _ = self.inner.writer.close_by_ref().await;
+        let _ = self.inner.reader.connection.close_by_ref().await;
+        if let Store::Sqlite { lock, .. } = &self.inner.store {
+            lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Database").field(&self.inner.url.to_string()).finish()
+    }
+}
+
+/// [`Database::connect`] for a service that may start before its database: tries again for as long
+/// as the error is transient, logging what is awaited, and tells `on_wait` before each wait (for
+/// the readiness check).
+///
+/// # Errors
+///
+/// The first error that waiting cannot cure.
+pub async fn connect_with_backoff(
+    url: &DatabaseUrl,
+    options: &ConnectOptions,
+    mut on_wait: impl FnMut(&DatabaseError),
+) -> Result<Database, DatabaseError> {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(CONNECT_BACKOFF_MIN)
+        .with_max_delay(CONNECT_BACKOFF_MAX)
+        .with_jitter()
+        .without_max_times();
+    (|| Database::connect(url, options))
+        .retry(backoff)
+        .when(DatabaseError::is_transient)
+        .notify(|error, wait| {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%error, wait_ms, "waiting for the database");
+            on_wait(error);
+        })
+        .await
+}

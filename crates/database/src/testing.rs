@@ -1,0 +1,1 @@
+//! A fresh, isolated database per test (feature `testing`).
