@@ -44,6 +44,13 @@ macro_rules! typed_id {
             }
         }
 
+        /// sea-orm asks this of every primary key; an id is never made from a database's counter.
+        impl sea_orm::TryFromU64 for $name {
+            fn try_from_u64(_: u64) -> Result<Self, sea_orm::DbErr> {
+                Err(sea_orm::DbErr::ConvertFromU64(stringify!($name)))
+            }
+        }
+
         impl FromStr for $name {
             type Err = UnknownId;
 
