@@ -1,6 +1,8 @@
 //! A small schema and a real server for the tests.
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
+pub mod node;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -225,6 +227,12 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { address, probe, options, task }
+    }
+
+    /// Stops accepting, and returns when the address is free again.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 
     pub fn url(&self) -> String {
