@@ -1,4 +1,5 @@
 //! Runs the scripts in `tests/js` with node.
+#![allow(clippy::print_stderr, reason = "a skipped test must be seen")]
 
 use std::path::PathBuf;
 use std::process::Stdio;
