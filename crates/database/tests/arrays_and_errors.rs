@@ -1,0 +1,170 @@
+//! Set-based statements, and the classification of constraint errors, on both databases.
+
+mod support;
+
+use database::array::Columns;
+use database::testing::on_both;
+use database::{DatabaseError, constraint_name, is_check_violation, is_transient, is_unique_violation};
+use sea_orm::{ConnectionTrait, DbErr};
+use support::{Migrator, insert, insert_in_transaction};
+use uuid::Uuid;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    id: Uuid,
+    amount: i64,
+    small: i32,
+    flag: bool,
+    text: String,
+    bytes: Vec<u8>,
+    maybe_id: Option<Uuid>,
+    maybe_amount: Option<i64>,
+    maybe_text: Option<String>,
+}
+
+fn columns(backend: sea_orm::DbBackend, rows: &[Row]) -> Columns<'_, Row> {
+    Columns::new(backend, rows)
+        .uuid("id", |row| row.id)
+        .bigint("amount", |row| row.amount)
+        .int("small", |row| row.small)
+        .boolean("flag", |row| row.flag)
+        .text("body", |row| row.text.as_str())
+        .bytes("bytes", |row| row.bytes.clone())
+        .opt_uuid("maybe_id", |row| row.maybe_id)
+        .opt_bigint("maybe_amount", |row| row.maybe_amount)
+        .opt_text("maybe_text", |row| row.maybe_text.clone())
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows: Vec<_> = (0..500)
+        .map(|n| Row {
+            id: Uuid::now_v7(),
+            amount: n * 1_000_000_007 - 5,
+            small: i32::try_from(n).unwrap() - 250,
+            flag: n % 2 == 0,
+            text: format!("Zeile {n}: “naïve” 'quotes' \"double\" \\ {{}} $1 ?1 \u{1F600}"),
+            bytes: vec![0, 255, u8::try_from(n % 256).unwrap()],
+            maybe_id: (n % 3 == 0).then(Uuid::new_v4_or_max),
+            maybe_amount: (n % 5 == 0).then_some(-n),
+            maybe_text: (n % 7 == 0).then(String::new),
+        })
+        .collect();
+    rows[0].amount = i64::MIN;
+    rows[1].amount = i64::MAX;
+    rows[2].text = String::new();
+    rows
+}
+
+/// `Uuid::new_v4` needs a feature that nothing else here does.
+trait AnyUuid {
+    fn new_v4_or_max() -> Uuid;
+}
+
+impl AnyUuid for Uuid {
+    fn new_v4_or_max() -> Uuid {
+        Uuid::max()
+    }
+}
+
+on_both!(Migrator;
+    async fn every_column_type_comes_back_as_it_went_in(db: &TestDatabase) {
+        let rows = rows();
+        let mut table = columns(db.backend(), &rows);
+        let seven = table.param(7_i64);
+        let statement = table.statement(|table| format!(
+            "SELECT r.*, CAST({seven} AS BIGINT) AS seven FROM {table} AS r ORDER BY ord"));
+        let found = db.reader().query_all_raw(statement).await.unwrap();
+        assert_eq!(found.len(), rows.len());
+        for (index, (found, expected)) in found.iter().zip(&rows).enumerate() {
+            let row = Row {
+                id: found.try_get("", "id").unwrap(),
+                amount: found.try_get("", "amount").unwrap(),
+                small: found.try_get("", "small").unwrap(),
+                flag: found.try_get("", "flag").unwrap(),
+                text: found.try_get("", "body").unwrap(),
+                bytes: found.try_get("", "bytes").unwrap(),
+                maybe_id: found.try_get("", "maybe_id").unwrap(),
+                maybe_amount: found.try_get("", "maybe_amount").unwrap(),
+                maybe_text: found.try_get("", "maybe_text").unwrap(),
+            };
+            assert_eq!(&row, expected);
+            assert_eq!(found.try_get::<i64>("", "ord").unwrap(), i64::try_from(index).unwrap() + 1);
+            assert_eq!(found.try_get::<i64>("", "seven").unwrap(), 7);
+        }
+    }
+
+    async fn the_text_does_not_vary_with_the_number_of_rows_and_none_is_fine(db: &TestDatabase) {
+        let rows = rows();
+        let text = |rows| columns(db.backend(), rows).statement(|table| format!("SELECT id FROM {table} AS r"));
+        let none = text(&rows[..0]);
+        assert_eq!(none.sql, text(&rows).sql);
+        assert!(db.reader().query_all_raw(none).await.unwrap().is_empty());
+    }
+
+    async fn one_text_inserts_or_skips_on_both(db: &TestDatabase) {
+        insert_in_transaction(db, 2).await.unwrap();
+        let backend = db.backend();
+        let inserted = db.transaction("insert batch", move |tx| Box::pin(async move {
+            let ids = [1_i64, 2, 3, 3];
+            let mut table = Columns::new(backend, &ids).bigint("id", |id| *id);
+            let amount = table.param(5_i64);
+            let statement = table.statement(|table| format!(
+                "INSERT INTO entries (id, amount) SELECT r.id, {amount} FROM {table} AS r WHERE true
+                 ON CONFLICT DO NOTHING RETURNING id"));
+            let rows = tx.query_all_raw(statement).await?;
+            rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect::<Result<Vec<i64>, DatabaseError>>()
+        })).await.unwrap();
+        assert_eq!(inserted, [1, 3]);
+    }
+
+    async fn constraint_errors_are_told_apart_and_are_not_transient(db: &TestDatabase) {
+        insert_in_transaction(db, 1).await.unwrap();
+        let failing = async |work: &'static str| -> DbErr {
+            let result = db.transaction("fails", move |tx| Box::pin(async move {
+                tx.execute_unprepared(work).await?;
+                Ok::<_, DatabaseError>(())
+            })).await;
+            let Err(DatabaseError::Db(error)) = result else { panic!("{result:?}") };
+            assert!(!is_transient(&error), "{error:?}");
+            error
+        };
+        let unique = failing("INSERT INTO entries (id, amount) VALUES (1, 1)").await;
+        assert!(is_unique_violation(&unique) && !is_check_violation(&unique));
+        assert!(["entries_pkey", "entries.id"].contains(&constraint_name(&unique).unwrap()), "{unique:?}");
+
+        let check = failing("INSERT INTO entries (id, amount) VALUES (2, 0)").await;
+        assert!(is_check_violation(&check) && !is_unique_violation(&check));
+        assert_eq!(constraint_name(&check), Some("amount_is_positive"));
+
+        let syntax = failing("INSERT INTO nowhere VALUES (1)").await;
+        assert!(!is_check_violation(&syntax) && !is_unique_violation(&syntax));
+        assert_eq!(constraint_name(&syntax), None);
+    }
+
+    async fn an_entity_of_the_orm_reads_through_the_reader(db: &TestDatabase) {
+        use sea_orm::entity::prelude::*;
+        use sea_orm::QueryOrder;
+        #[allow(unreachable_pub, reason = "as the derive wants it")]
+        mod entry {
+            use sea_orm::entity::prelude::*;
+            #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+            #[sea_orm(table_name = "entries")]
+            pub struct Model {
+                #[sea_orm(primary_key, auto_increment = false)]
+                pub id: i64,
+                pub amount: i64,
+            }
+            #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+            pub enum Relation {}
+            impl ActiveModelBehavior for ActiveModel {}
+        }
+        db.transaction("insert", |tx| Box::pin(async move {
+            insert(tx, 1).await?;
+            insert(tx, 2).await?;
+            Ok::<_, DatabaseError>(())
+        })).await.unwrap();
+        let found = entry::Entity::find().filter(entry::Column::Id.gt(1)).order_by_asc(entry::Column::Id)
+            .all(db.reader()).await.unwrap();
+        assert_eq!(found, [entry::Model { id: 2, amount: 1 }]);
+    }
+);

@@ -1,0 +1,162 @@
+//! A tiny schema, and a network that can be cut.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use database::{Database, DatabaseError, DatabaseUrl};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm_migration::prelude::*;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Everything in these tests is over long before; a test that hangs fails instead.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(Tables)]
+    }
+}
+
+struct Tables;
+
+impl MigrationName for Tables {
+    fn name(&self) -> &str {
+        "m1_tables"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Tables {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let connection = manager.get_connection();
+        for sql in [
+            "CREATE TABLE entries (id BIGINT PRIMARY KEY, amount BIGINT NOT NULL CONSTRAINT amount_is_positive CHECK (amount > 0))",
+            "CREATE TABLE notes (
+                 id BIGINT PRIMARY KEY,
+                 entry BIGINT NOT NULL REFERENCES entries (id) DEFERRABLE INITIALLY DEFERRED)",
+        ] {
+            connection.execute_unprepared(sql).await?;
+        }
+        Ok(())
+    }
+}
+
+pub async fn insert(connection: &impl ConnectionTrait, id: i64) -> Result<(), DbErr> {
+    let sql = "INSERT INTO entries (id, amount) VALUES ($1, 1)";
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [id.into()]);
+    connection.execute_raw(statement).await.map(|_| ())
+}
+
+pub async fn insert_in_transaction(db: &Database, id: i64) -> Result<(), DatabaseError> {
+    db.transaction("insert", move |tx| Box::pin(async move { Ok(insert(tx, id).await?) })).await
+}
+
+pub async fn count(db: &Database) -> i64 {
+    let statement = Statement::from_string(db.backend(), "SELECT COUNT(*) FROM entries");
+    let row = db.reader().query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get_by_index(0).unwrap()
+}
+
+/// Stands between a client and the server, and can go silent in both directions without closing
+/// anything: what a cut network looks like.
+pub struct Network {
+    pub address: SocketAddr,
+    silent: Arc<watch::Sender<bool>>,
+}
+
+impl Network {
+    pub async fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, server)
+    }
+
+    pub fn on(listener: TcpListener, server: SocketAddr) -> Self {
+        let address = listener.local_addr().unwrap();
+        let silent = Arc::new(watch::Sender::new(false));
+        let switch = silent.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let switch = switch.clone();
+                tokio::spawn(async move {
+                    // A connection made while the network is cut waits as well.
+                    switch.subscribe().wait_for(|silent| !silent).await.unwrap();
+                    let Ok(server) = TcpStream::connect(server).await else { return };
+                    let (from_client, to_client) = client.into_split();
+                    let (from_server, to_server) = server.into_split();
+                    tokio::spawn(forward(from_client, to_server, switch.subscribe()));
+                    forward(from_server, to_client, switch.subscribe()).await;
+                });
+            }
+        });
+        Self { address, silent }
+    }
+
+    pub fn cut(&self) {
+        self.silent.send_replace(true);
+    }
+
+    pub fn heal(&self) {
+        self.silent.send_replace(false);
+    }
+}
+
+async fn forward(from: tokio::net::tcp::OwnedReadHalf, to: tokio::net::tcp::OwnedWriteHalf, mut silent: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 64 * 1024];
+    // What was under way when the network was cut is lost for good: the connection stays silent.
+    let was_cut = async {
+        let _ = silent.wait_for(|silent| *silent).await;
+    };
+    let copy = async {
+        loop {
+            if from.readable().await.is_err() {
+                return;
+            }
+            match from.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if write_all(&to, &buffer[..count]).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = copy => {}
+        () = was_cut => std::future::pending().await,
+    }
+}
+
+async fn write_all(to: &tokio::net::tcp::OwnedWriteHalf, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Where the test's PostgreSQL database is, and the URL with another host and port in front.
+pub fn address_of(db: &Database) -> SocketAddr {
+    let shown = db.url().to_string();
+    let (_, rest) = shown.split_once('@').unwrap();
+    rest.split('/').next().unwrap().parse().unwrap()
+}
+
+pub fn url_through(db: &Database, address: SocketAddr) -> DatabaseUrl {
+    let shown = db.url().to_string();
+    let name = shown.rsplit('/').next().unwrap();
+    let server = std::env::var(database::testing::POSTGRES_URL).unwrap();
+    let (user, _) = server.split_once('@').unwrap();
+    format!("{user}@{address}/{name}?sslmode=disable").parse().unwrap()
+}
