@@ -4,7 +4,6 @@
 //! are larger than what pays off without them, and appending at the end of one tree is the cheapest write there is.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::ConnectionTrait;
 
 /// Brings the embedded broker's log up to date.
 pub struct BrokerLogMigrator;
@@ -28,24 +27,24 @@ const TABLES: [&str; 3] = [
     r#"CREATE TABLE log_topics (
         topic TEXT NOT NULL PRIMARY KEY,
         partitions INTEGER NOT NULL CHECK (partitions > 0)
-    )"#,
+    ) STRICT"#,
     r#"CREATE TABLE log_records (
         topic TEXT NOT NULL REFERENCES log_topics (topic),
         partition INTEGER NOT NULL,
-        "offset" BIGINT NOT NULL CHECK ("offset" >= 0),
+        "offset" INTEGER NOT NULL CHECK ("offset" >= 0),
         message_key TEXT NOT NULL,
         headers TEXT NOT NULL,
         payload BLOB NOT NULL,
-        appended_at_ms BIGINT NOT NULL,
+        appended_at_ms INTEGER NOT NULL,
         PRIMARY KEY (topic, partition, "offset")
-    )"#,
+    ) STRICT"#,
     r#"CREATE TABLE log_offsets (
         group_name TEXT NOT NULL,
         topic TEXT NOT NULL REFERENCES log_topics (topic),
         partition INTEGER NOT NULL,
-        next_offset BIGINT NOT NULL CHECK (next_offset >= 0),
+        next_offset INTEGER NOT NULL CHECK (next_offset >= 0),
         PRIMARY KEY (group_name, topic, partition)
-    )"#,
+    ) STRICT"#,
 ];
 
 #[async_trait::async_trait]

@@ -1,1 +1,58 @@
-//! messaging
+//! Messages that are never lost and never applied twice, between services that each have a database of their own.
+//!
+//! It knows nothing of what is in the messages: table names are parameters, and a handler receives the transaction.
+//!
+//! # What holds
+//!
+//! * **Nothing committed is lost.** A message is a row of the [outbox](mod@outbox), committed together with the change it
+//!   tells about. The committing process publishes it at once from memory ([`relay`]); what it did not get done, a
+//!   [`sweeper`] on any replica does. A row is processed only after the broker's durable acknowledgement.
+//! * **Nothing is applied twice.** Delivery is at least once. The handler claims message ids in the [inbox](mod@inbox),
+//!   or has another guard, in the transaction that applies them; the broker's offset is stored after the commit
+//!   ([`consumer`]).
+//! * **One bad message stops nobody.** It is found by bisection and put away as a dead letter, acknowledged, before its
+//!   offset is stored. Many in a row stop the consumer instead of draining the topic.
+//! * **An outage needs nobody.** Broker or database away: everything waits with growing intervals and goes on.
+//!
+//! What does not hold, on purpose: order per key is best effort (a sweep comes late, a dead letter is replayed), and a
+//! message may be published and delivered more than once.
+//!
+//! # Life of a message
+//!
+//! ```text
+//! transaction { change, outbox::insert_batch } → commit → RelayHandle::committed → Broker::publish → marked processed
+//!                                                  └ crash, full queue, outage → Sweeper ─┘
+//! Consumer::next_batch → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
+//!                      → Handler::committed (relay, hints) → Consumer::store
+//! ```
+//!
+//! # Brokers
+//!
+//! [`Broker`] and [`Consumer`] are what is needed of one. [`EmbeddedBroker`] is a durable log in a SQLite file for one
+//! process. With the feature `testing`, `contract` is the test suite that every adapter has to pass.
+
+pub mod broker;
+pub mod consumer;
+#[cfg(feature = "testing")]
+pub mod contract;
+pub mod embedded;
+mod gate;
+pub mod inbox;
+pub mod message;
+pub mod outbox;
+mod prune;
+mod publish;
+pub mod relay;
+mod sql;
+pub mod sweeper;
+
+pub use broker::{Batch, Broker, BrokerError, Consumer, TopicPartition, TopicSpec, dead_letter_topic};
+pub use consumer::{BoxError, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, DeadLetter, Handler, HandlerError};
+pub use embedded::{EmbeddedBroker, EmbeddedOptions};
+pub use gate::Gate;
+pub use inbox::InboxTable;
+pub use message::{CloudEvent, Delivery, Headers, MalformedEvent, Record};
+pub use outbox::{OutboxRow, OutboxTable};
+pub use prune::{PRUNE_BATCH_ROWS, PRUNE_EVERY, PRUNE_EVERY_BUSY, PRUNE_ROUND_BATCHES, PruneRound, PruneTarget, Pruner};
+pub use relay::{Relay, RelayHandle, RelayOptions};
+pub use sweeper::{Sweep, Sweeper, SweeperOptions};

@@ -1,0 +1,174 @@
+//! Applies one batch: whole if that works, else in ever smaller parts until the one message that does not.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt as _;
+
+use super::handler::{Handler, HandlerError, panic_message};
+use super::session::{FirstFailure, Session};
+use super::{BoxError, ConsumerLoop, dead_letter};
+use crate::broker::{Batch, BrokerError};
+use crate::message::Delivery;
+
+/// How far a batch got.
+pub(super) enum Applied {
+    /// Every delivery is applied or put away, and stored.
+    All,
+    /// The first `done` are; the next one has to be tried again.
+    Until { done: usize, error: BoxError },
+    /// The partition is somebody else's now: so is the rest of the batch.
+    Lost,
+    /// Too many dead letters in a row, for this reason.
+    Stop(String),
+}
+
+enum Put {
+    Away,
+    NotNow(BoxError),
+}
+
+impl<H: Handler> Session<'_, H> {
+    /// Parts are taken in the order of the partition, and each is stored before the next one is tried. The stack holds
+    /// at most one part per halving: the logarithm of the batch's length.
+    ///
+    /// # Errors
+    /// If the consumer is of no use any more. What was committed and not stored is delivered again.
+    pub(super) async fn apply(&mut self, batch: &Batch) -> Result<Applied, BrokerError> {
+        self.report_batch(batch);
+        let whole = 0..batch.deliveries.len();
+        let mut parts = Vec::from([whole]);
+        while let Some(part) = parts.pop() {
+            match self.parts.apply_part(batch, part.clone()).await {
+                Ok(outcome) => {
+                    self.parts.tell_committed(outcome).await;
+                    self.applied(batch);
+                }
+                Err(HandlerError::Transient(error)) => return Ok(Applied::Until { done: part.start, error }),
+                Err(HandlerError::Permanent(error)) if part.len() > 1 => {
+                    tracing::debug!(partition = %batch.source, ?part, %error, "part refused; bisecting");
+                    let middle = part.start + part.len() / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                    continue;
+                }
+                Err(HandlerError::Permanent(error)) => {
+                    if let Put::NotNow(error) = self.put_away(batch, part.start, &error).await {
+                        return Ok(Applied::Until { done: part.start, error });
+                    }
+                }
+            }
+            match self.consumer.store(batch, part.end).await {
+                Ok(()) => {}
+                Err(BrokerError::PartitionLost(partition)) => {
+                    tracing::info!(%partition, "partition taken away; the rest of the batch is dropped");
+                    return Ok(Applied::Lost);
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(reason) = self.too_many_dead_letters(batch) {
+                return Ok(Applied::Stop(reason));
+            }
+        }
+        Ok(Applied::All)
+    }
+
+    fn applied(&mut self, batch: &Batch) {
+        self.dead_letters_in_a_row = 0;
+        let state = self.state(&batch.source);
+        state.dead_letters_in_a_row = 0;
+        state.first_failure = None;
+    }
+
+    /// Publishes one message to the dead-letter topic and waits for the acknowledgement. Whatever goes wrong with that
+    /// is tried again: the partition must not go on without it.
+    async fn put_away(&mut self, batch: &Batch, index: usize, error: &BoxError) -> Put {
+        let delivery = &batch.deliveries[index];
+        let group = &self.parts.options.group;
+        let first_failure = self.first_failure(batch, delivery);
+        let record = dead_letter::record(delivery, group, &error.to_string(), first_failure.at_ms);
+        let answer = self.parts.broker.publish(&[record]).await.pop();
+        match answer.unwrap_or_else(|| Err(BrokerError::unavailable("the broker gave no answer"))) {
+            Ok(()) => {
+                tracing::error!(
+                    partition = %batch.source,
+                    offset = delivery.offset,
+                    event_id = delivery.event_id().ok().map(tracing::field::display),
+                    %error,
+                    "message put away as a dead letter"
+                );
+                metrics::counter!("messaging_dead_letters_total", "group" => group.clone(), "topic" => batch.source.topic.clone())
+                    .increment(1);
+                self.dead_letters_in_a_row += 1;
+                let state = self.state(&batch.source);
+                state.dead_letters_in_a_row += 1;
+                state.first_failure = None;
+                Put::Away
+            }
+            Err(refused) => {
+                Put::NotNow(format!("dead letter not acknowledged: {refused}; it was to be put away because: {error}").into())
+            }
+        }
+    }
+
+    fn first_failure(&mut self, batch: &Batch, delivery: &Delivery) -> FirstFailure {
+        let state = self.state(&batch.source);
+        match state.first_failure {
+            Some(known) if known.offset == delivery.offset => known,
+            _ => *state.first_failure.insert(FirstFailure { offset: delivery.offset, at_ms: now_ms() }),
+        }
+    }
+
+    /// In a row in this partition, or over all: a topic of rubbish beside a healthy one must stop the loop too.
+    fn too_many_dead_letters(&mut self, batch: &Batch) -> Option<String> {
+        let limit = self.parts.options.max_dead_letters_in_a_row;
+        let run = self.state(&batch.source).dead_letters_in_a_row.max(self.dead_letters_in_a_row);
+        (run >= limit).then(|| {
+            format!(
+                "{run} messages in a row could not be applied, the last ones of {}; they are in its dead-letter topic",
+                batch.source
+            )
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sizes and lags far below 2^52")]
+    fn report_batch(&self, batch: &Batch) {
+        let group = self.parts.options.group.clone();
+        metrics::histogram!("messaging_consumer_batch_deliveries", "group" => group.clone())
+            .record(batch.deliveries.len() as f64);
+        if let (Some(end), Some(last)) = (batch.end_offset, batch.deliveries.last()) {
+            let lag = (end - last.offset - 1).max(0);
+            let partition = batch.source.partition.to_string();
+            metrics::gauge!("messaging_consumer_lag", "group" => group, "topic" => batch.source.topic.clone(), "partition" => partition)
+                .set(lag as f64);
+        }
+    }
+}
+
+impl<H: Handler> ConsumerLoop<H> {
+    async fn apply_part(&self, batch: &Batch, part: Range<usize>) -> Result<H::Committed, HandlerError> {
+        let handler = Arc::clone(&self.handler);
+        let deliveries = Arc::clone(&batch.deliveries);
+        self.db
+            .transaction("consume", move |tx| {
+                Box::pin(async move {
+                    let applying = AssertUnwindSafe(handler.apply_in_tx(tx, &deliveries[part]));
+                    applying.catch_unwind().await.unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))
+                })
+            })
+            .await
+    }
+
+    async fn tell_committed(&self, outcome: H::Committed) {
+        let telling = AssertUnwindSafe(self.handler.committed(outcome));
+        if let Err(panic) = telling.catch_unwind().await {
+            tracing::error!(panic = panic_message(&*panic), "panic after the commit; the batch stays committed");
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|elapsed| i64::try_from(elapsed.as_millis()).ok()).unwrap_or(0)
+}

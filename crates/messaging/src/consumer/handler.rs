@@ -1,0 +1,88 @@
+//! What a service implements to consume.
+
+use std::any::Any;
+use std::error::Error;
+
+use async_trait::async_trait;
+use database::DatabaseError;
+use sea_orm::{DatabaseTransaction, DbErr};
+
+use crate::message::{Delivery, MalformedEvent};
+
+/// Any error.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Applies deliveries.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// What a committed batch leaves to be done: rows for the relay, hints for feeds.
+    type Committed: Send + 'static;
+
+    /// Applies every delivery or none: an `Err` rolls the whole transaction back. May be called again with the same
+    /// deliveries, alone or in other company; claims them in an inbox or has another guard. `batch` is never empty,
+    /// all of one partition, in order.
+    ///
+    /// # Errors
+    /// [`HandlerError::Transient`] to be called again later, [`HandlerError::Permanent`] if one of the deliveries can
+    /// never be applied: the loop finds out which.
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError>;
+
+    /// After the commit and before the offset is stored. Should only hand things on: it delays the next batch. A panic
+    /// in it is logged and changes nothing, since the batch is committed.
+    async fn committed(&self, outcome: Self::Committed);
+}
+
+/// Why deliveries were not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// May succeed later: connection, lock, serialization, resources.
+    #[error("{0}")]
+    Transient(#[source] BoxError),
+    /// Will fail again.
+    #[error("{0}")]
+    Permanent(#[source] BoxError),
+}
+
+impl HandlerError {
+    /// [`HandlerError::Transient`] from any error or text.
+    pub fn transient(cause: impl Into<BoxError>) -> Self {
+        Self::Transient(cause.into())
+    }
+
+    /// [`HandlerError::Permanent`] from any error or text.
+    pub fn permanent(cause: impl Into<BoxError>) -> Self {
+        Self::Permanent(cause.into())
+    }
+
+    /// From what a panic carried.
+    pub(super) fn panicked(payload: &(dyn Any + Send)) -> Self {
+        Self::permanent(format!("the handler panicked: {}", panic_message(payload)))
+    }
+}
+
+/// The text of a panic, where it has one.
+pub(super) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+impl From<DbErr> for HandlerError {
+    fn from(error: DbErr) -> Self {
+        if database::is_transient(&error) { Self::transient(error) } else { Self::permanent(error) }
+    }
+}
+
+impl From<DatabaseError> for HandlerError {
+    fn from(error: DatabaseError) -> Self {
+        if error.is_transient() { Self::transient(error) } else { Self::permanent(error) }
+    }
+}
+
+impl From<MalformedEvent> for HandlerError {
+    fn from(error: MalformedEvent) -> Self {
+        Self::permanent(error)
+    }
+}

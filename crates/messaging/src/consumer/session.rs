@@ -1,0 +1,178 @@
+//! One membership of a group: from joining until shutdown, a broken consumer, or too many dead letters.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use backon::ExponentialBackoff;
+use tokio_util::sync::CancellationToken;
+
+use super::bisect::Applied;
+use super::{BoxError, ConsumerLoop, Handler};
+use crate::broker::{Batch, BrokerError, Consumer, TopicPartition};
+use crate::gate::Gate;
+
+/// Why a membership ended.
+pub(super) enum End {
+    Shutdown,
+    /// A new consumer is needed.
+    Broken(BrokerError),
+    TooManyDeadLetters(String),
+}
+
+/// A message found to be unappliable, while its dead letter is not yet acknowledged.
+#[derive(Clone, Copy)]
+pub(super) struct FirstFailure {
+    pub(super) offset: i64,
+    pub(super) at_ms: i64,
+}
+
+/// What is remembered of a partition between batches; at most one per assigned partition.
+#[derive(Default)]
+pub(super) struct PartitionState {
+    /// Set while the partition waits for its next try.
+    due: Option<Instant>,
+    /// Continues from try to try; gone after a batch that went well.
+    backoff: Option<ExponentialBackoff>,
+    pub(super) first_failure: Option<FirstFailure>,
+    pub(super) dead_letters_in_a_row: usize,
+}
+
+pub(super) struct Session<'a, H> {
+    pub(super) parts: &'a ConsumerLoop<H>,
+    pub(super) consumer: Box<dyn Consumer>,
+    shutdown: &'a CancellationToken,
+    gate: &'a Gate,
+    pub(super) partitions: HashMap<TopicPartition, PartitionState>,
+    /// Partitions that had something while the gate was closed.
+    at_gate: Vec<TopicPartition>,
+    pub(super) dead_letters_in_a_row: usize,
+    progress: bool,
+}
+
+impl<'a, H: Handler> Session<'a, H> {
+    pub(super) fn new(
+        parts: &'a ConsumerLoop<H>,
+        consumer: Box<dyn Consumer>,
+        shutdown: &'a CancellationToken,
+        gate: &'a Gate,
+    ) -> Self {
+        Self {
+            parts,
+            consumer,
+            shutdown,
+            gate,
+            partitions: HashMap::new(),
+            at_gate: Vec::new(),
+            dead_letters_in_a_row: 0,
+            progress: false,
+        }
+    }
+
+    /// Whether this membership received anything.
+    pub(super) fn made_progress(&self) -> bool {
+        self.progress
+    }
+
+    pub(super) async fn close(self) -> Result<(), BrokerError> {
+        self.consumer.close().await
+    }
+
+    pub(super) async fn run(&mut self) -> End {
+        loop {
+            match self.step().await {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => return End::Broken(error),
+            }
+        }
+    }
+
+    /// Waits for the one thing that comes first and does it.
+    async fn step(&mut self) -> Result<Option<End>, BrokerError> {
+        let due = self.partitions.values().filter_map(|state| state.due).min();
+        let retry = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let batch = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Ok(Some(End::Shutdown)),
+            () = retry => return self.resume_due().await.map(|()| None),
+            () = self.gate.wait_open(), if !self.at_gate.is_empty() => return self.resume_at_gate().await.map(|()| None),
+            batch = self.consumer.next_batch(self.parts.options.batch_deliveries) => batch?,
+        };
+        self.progress = true;
+        self.work(batch).await
+    }
+
+    async fn work(&mut self, batch: Batch) -> Result<Option<End>, BrokerError> {
+        let Some(_pass) = self.gate.try_pass() else {
+            self.consumer.hold(&batch, 0).await?;
+            self.at_gate.push(batch.source.clone());
+            return Ok(None);
+        };
+        match self.apply(&batch).await? {
+            Applied::All => {
+                let state = self.state(&batch.source);
+                state.due = None;
+                state.backoff = None;
+            }
+            Applied::Until { done, error } => {
+                self.consumer.hold(&batch, done).await?;
+                self.retry_later(&batch.source, &error);
+            }
+            Applied::Lost => {
+                self.partitions.remove(&batch.source);
+            }
+            Applied::Stop(reason) => return Ok(Some(End::TooManyDeadLetters(reason))),
+        }
+        self.report_held();
+        Ok(None)
+    }
+
+    pub(super) fn state(&mut self, partition: &TopicPartition) -> &mut PartitionState {
+        self.partitions.entry(partition.clone()).or_default()
+    }
+
+    fn retry_later(&mut self, partition: &TopicPartition, error: &BoxError) {
+        let options = &self.parts.options;
+        let state = self.partitions.entry(partition.clone()).or_default();
+        let first = state.backoff.is_none();
+        let backoff = state.backoff.get_or_insert_with(|| options.backoff());
+        let wait = backoff.next().unwrap_or(options.retry_max);
+        state.due = Some(Instant::now() + wait);
+        metrics::counter!("messaging_consumer_retries_total", "group" => options.group.clone()).increment(1);
+        // Once per outage at the level that wakes somebody; the tries in between are for those who look.
+        if first {
+            tracing::warn!(%partition, error = %error, ?wait, "cannot apply now; the partition waits, others go on");
+        } else {
+            tracing::debug!(%partition, error = %error, ?wait, "still cannot apply");
+        }
+    }
+
+    async fn resume_due(&mut self) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        for (partition, state) in &mut self.partitions {
+            if state.due.is_some_and(|due| due <= now) {
+                state.due = None;
+                self.consumer.resume(partition).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn resume_at_gate(&mut self) -> Result<(), BrokerError> {
+        for partition in self.at_gate.drain(..) {
+            self.consumer.resume(&partition).await?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of a handful of partitions")]
+    fn report_held(&self) {
+        let held = self.partitions.values().filter(|state| state.due.is_some()).count();
+        metrics::gauge!("messaging_consumer_held_partitions", "group" => self.parts.options.group.clone()).set(held as f64);
+    }
+}

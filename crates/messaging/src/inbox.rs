@@ -1,0 +1,65 @@
+//! The inbox: which messages were applied, claimed in the transaction that applies them.
+//!
+//! Delivery is at least once, so a message may come again at any time: after a crash between commit and stored offset,
+//! after a rebalance, because its sender sent it twice. A claim that is not new says so; what that means is the
+//! handler's business (some answer again instead of doing nothing). Claims and changes commit or roll back together,
+//! so a claim never outlives a failure.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use database::array::Columns;
+use sea_orm::{ConnectionTrait, DbErr};
+use uuid::Uuid;
+
+use crate::prune::delete_older_batch;
+
+/// The name of an inbox table. It is written into SQL as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InboxTable(pub &'static str);
+
+impl std::fmt::Display for InboxTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Claims message ids and answers those that were not claimed before, each once however often it is among `ids`.
+///
+/// A transaction that claims the same id at the same time is waited for: if it commits, the id is not new here.
+///
+/// # Errors
+/// What the database says; the transaction is then to be rolled back.
+pub async fn claim_batch<C: ConnectionTrait>(tx: &C, table: InboxTable, ids: &[Uuid]) -> Result<HashSet<Uuid>, DbErr> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // In one order everywhere: two consumers with overlapping batches wait for each other instead of deadlocking.
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    let backend = tx.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let statement = Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
+        format!(
+            "INSERT INTO {table} (message_id, received_at_ms)
+             SELECT r.id, {now} FROM {rows} AS r WHERE true ORDER BY r.ord
+             ON CONFLICT DO NOTHING RETURNING message_id"
+        )
+    });
+    tx.query_all_raw(statement).await?.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Removes up to `limit` claims older than `retention`, the oldest first, and answers how many. Keep claims for longer
+/// than a message can still be delivered again.
+///
+/// # Errors
+/// What the database says.
+pub async fn prune_claims_batch<C: ConnectionTrait>(
+    tx: &C,
+    table: InboxTable,
+    retention: Duration,
+    limit: usize,
+) -> Result<u64, DbErr> {
+    delete_older_batch(tx, table.0, "message_id", "received_at_ms", retention, limit).await
+}

@@ -1,0 +1,268 @@
+//! The outbox: what is to be published, committed together with what it tells about.
+//!
+//! A row is `processed` once the broker has acknowledged it. Until then its `next_attempt_at_ms` says when somebody
+//! should (again) take care of it: the process that committed it does so at once, from memory (see [`crate::relay`]);
+//! what it did not get done is claimed by a sweeper (see [`crate::sweeper`]). Progress is never a position in the
+//! table: ids commit out of order, and a reader that remembers the highest one would skip rows.
+//!
+//! All statements are set-based with one array parameter per column; their text never varies with the number of rows.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use database::array::Columns;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
+use uuid::Uuid;
+
+use crate::message::{CloudEvent, Headers, Record};
+use crate::prune::delete_older_batch;
+use crate::sql::{bigint, millis};
+
+/// The name of an outbox table. It is written into SQL as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutboxTable(pub &'static str);
+
+impl std::fmt::Display for OutboxTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// How long a new row is left to the process that committed it before sweepers may claim it: far longer than publishing
+/// takes, short enough that a crash delays an event by no more than people call "a moment".
+pub const FIRST_ATTEMPT_AFTER: Duration = Duration::from_secs(2);
+
+/// One event to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The row's own key, a UUIDv7.
+    pub id: Uuid,
+    /// The event's id: what receivers deduplicate by. Several rows may carry the same event.
+    pub event_id: Uuid,
+    /// Where to.
+    pub topic: String,
+    /// Which partition's order it belongs to.
+    pub key: String,
+    /// The event's attributes and whatever else travels, such as `traceparent`.
+    pub headers: Headers,
+    /// The event's data as JSON.
+    pub payload: String,
+}
+
+impl OutboxRow {
+    /// A row with a key of its own.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "an event is made for one row")]
+    pub fn new(topic: impl Into<String>, key: impl Into<String>, event: CloudEvent, payload: String) -> Self {
+        Self { id: Uuid::now_v7(), event_id: event.id, topic: topic.into(), key: key.into(), headers: event.headers(), payload }
+    }
+
+    /// Adds a header, for example `traceparent`.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// What is published.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        self.clone().into_record()
+    }
+
+    /// What is published, without copying it.
+    #[must_use]
+    pub fn into_record(self) -> Record {
+        Record { topic: self.topic, key: self.key, headers: self.headers, payload: self.payload.into() }
+    }
+}
+
+/// Inserts rows, due for sweepers after [`FIRST_ATTEMPT_AFTER`] by the database's clock. Hand the same rows to the
+/// relay once the transaction is committed.
+///
+/// # Errors
+/// What the database says; the transaction is then to be rolled back.
+pub async fn insert_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, rows: &[OutboxRow]) -> Result<(), DbErr> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut headers = Vec::with_capacity(rows.len());
+    for row in rows {
+        headers.push(serde_json::to_string(&row.headers).map_err(|error| DbErr::Json(error.to_string()))?);
+    }
+    let rows: Vec<_> = rows.iter().zip(headers).collect();
+    let backend = tx.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let wait_ms = FIRST_ATTEMPT_AFTER.as_millis();
+    let statement = Columns::new(backend, &rows)
+        .uuid("id", |(row, _)| row.id)
+        .uuid("event_id", |(row, _)| row.event_id)
+        .text("topic", |(row, _)| row.topic.as_str())
+        .text("message_key", |(row, _)| row.key.as_str())
+        .text("headers", |(_, headers)| headers.as_str())
+        .text("payload", |(row, _)| row.payload.as_str())
+        .statement(|rows| {
+            format!(
+                "INSERT INTO {table}
+                   (id, event_id, topic, message_key, headers, payload, created_at_ms, next_attempt_at_ms)
+                 SELECT r.id, r.event_id, r.topic, r.message_key, r.headers, r.payload, {now}, {now} + {wait_ms}
+                 FROM {rows} AS r"
+            )
+        });
+    tx.execute_raw(statement).await?;
+    Ok(())
+}
+
+/// Marks acknowledged rows processed; those that are marked already, or gone, are left as they are.
+///
+/// # Errors
+/// What the database says.
+pub async fn mark_processed_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &[Uuid]) -> Result<(), DbErr> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    // In one order everywhere, so that a relay and a sweeper marking the same rows cannot deadlock.
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let backend = tx.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let statement = Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
+        format!(
+            "UPDATE {table} SET processed_at_ms = {now}
+             WHERE processed_at_ms IS NULL AND id IN (SELECT r.id FROM {rows} AS r)"
+        )
+    });
+    tx.execute_raw(statement).await?;
+    Ok(())
+}
+
+/// When a claimed row is due again.
+#[derive(Clone, Copy, Debug)]
+pub struct RetrySchedule {
+    /// After the first claim; it doubles with each further one.
+    pub min: Duration,
+    /// The longest interval.
+    pub max: Duration,
+}
+
+/// Doublings beyond this exceed any sensible [`RetrySchedule::max`] and would overflow at last.
+const MAX_DOUBLINGS: u32 = 20;
+
+/// A claimed row.
+#[derive(Clone, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) row: OutboxRow,
+    /// This claim included.
+    pub(crate) attempts: i32,
+}
+
+/// Claims up to `limit` due rows, those due longest first, by moving their next attempt forward. To be committed before
+/// anything is published: the claim then holds without a lock, and a claimer that dies is replaced when the row is due
+/// again. Rows that somebody else is claiming are skipped. The answer is in the order of the rows' ids.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn claim_due_batch<C: ConnectionTrait>(
+    tx: &C,
+    table: OutboxTable,
+    limit: usize,
+    retry: RetrySchedule,
+) -> Result<Vec<Claimed>, DbErr> {
+    let backend = tx.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let (least, shifted) = match backend {
+        DbBackend::Postgres => ("LEAST", format!("(CAST($2 AS bigint) << LEAST(o.attempts, {MAX_DOUBLINGS}))")),
+        _ => ("MIN", format!("($2 << MIN(o.attempts, {MAX_DOUBLINGS}))")),
+    };
+    let set = format!("attempts = o.attempts + 1, next_attempt_at_ms = {now} + {least}($3, {shifted})");
+    let due = format!(
+        "SELECT id FROM {table} WHERE processed_at_ms IS NULL AND next_attempt_at_ms <= {now}
+         ORDER BY next_attempt_at_ms LIMIT $1"
+    );
+    let returning = "RETURNING o.id, o.event_id, o.topic, o.message_key, o.headers, o.payload, o.attempts";
+    let sql = match backend {
+        DbBackend::Postgres => format!(
+            "WITH due AS MATERIALIZED ({due} FOR UPDATE SKIP LOCKED)
+             UPDATE {table} AS o SET {set} FROM due WHERE o.id = due.id {returning}"
+        ),
+        // One writer at a time: there is nobody to skip. SQLite knows no alias in RETURNING.
+        _ => format!("UPDATE {table} AS o SET {set} WHERE o.id IN ({due}) {}", returning.replace("o.", "")),
+    };
+    let values = [bigint(limit), millis(retry.min).into(), millis(retry.max).into()];
+    let found = tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    let mut rows = Vec::with_capacity(found.len());
+    for row in &found {
+        rows.extend(claimed(table, row)?);
+    }
+    rows.sort_unstable_by_key(|claimed| claimed.row.id);
+    Ok(rows)
+}
+
+/// A row whose headers cannot be read is left out: it must not keep all others from being swept.
+fn claimed(table: OutboxTable, row: &QueryResult) -> Result<Option<Claimed>, DbErr> {
+    let id: Uuid = row.try_get_by_index(0)?;
+    let headers: String = row.try_get_by_index(4)?;
+    let headers = match serde_json::from_str(&headers) {
+        Ok(headers) => headers,
+        Err(error) => {
+            tracing::error!(%table, %id, %error, "outbox row with unreadable headers; it stays unprocessed");
+            return Ok(None);
+        }
+    };
+    Ok(Some(Claimed {
+        row: OutboxRow {
+            id,
+            event_id: row.try_get_by_index(1)?,
+            topic: row.try_get_by_index(2)?,
+            key: row.try_get_by_index(3)?,
+            headers,
+            payload: row.try_get_by_index(5)?,
+        },
+        attempts: row.try_get_by_index(6)?,
+    }))
+}
+
+/// What is due for a sweeper right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Rows, counted up to [`BACKLOG_COUNTED_ROWS`].
+    pub rows: i64,
+    /// How long ago the oldest of the counted ones was written, in milliseconds.
+    pub oldest_age_ms: i64,
+}
+
+/// Counting goes no further, so that a long outage does not make the question expensive.
+pub const BACKLOG_COUNTED_ROWS: usize = 10_000;
+
+/// Counts the due rows: one short read through the partial index.
+///
+/// # Errors
+/// What the database says.
+pub async fn due_backlog<C: ConnectionTrait>(db: &C, table: OutboxTable) -> Result<Backlog, DbErr> {
+    let backend = db.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let sql = format!(
+        "SELECT COUNT(*), COALESCE({now} - MIN(created_at_ms), 0) FROM (
+           SELECT created_at_ms FROM {table} WHERE processed_at_ms IS NULL AND next_attempt_at_ms <= {now}
+           ORDER BY next_attempt_at_ms LIMIT $1
+         ) AS due"
+    );
+    let statement = Statement::from_sql_and_values(backend, sql, [bigint(BACKLOG_COUNTED_ROWS)]);
+    match db.query_one_raw(statement).await? {
+        Some(row) => Ok(Backlog { rows: row.try_get_by_index(0)?, oldest_age_ms: row.try_get_by_index(1)? }),
+        None => Ok(Backlog::default()),
+    }
+}
+
+/// Removes up to `limit` rows that were processed longer than `retention` ago, the oldest first, and answers how many.
+///
+/// # Errors
+/// What the database says.
+pub async fn prune_processed_batch<C: ConnectionTrait>(
+    tx: &C,
+    table: OutboxTable,
+    retention: Duration,
+    limit: usize,
+) -> Result<u64, DbErr> {
+    delete_older_batch(tx, table.0, "id", "processed_at_ms", retention, limit).await
+}

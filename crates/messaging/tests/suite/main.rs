@@ -1,0 +1,6 @@
+//! What this crate promises, each promise under the danger that threatens it: the SQL on SQLite and on PostgreSQL, the
+//! loops against the embedded broker and against brokers that fail on purpose.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod embedded;
