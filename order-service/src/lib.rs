@@ -1,1 +1,6 @@
-//! order-service
+//! Order Service: accepts orders, follows their payment, and shows both, live, through one GraphQL API.
+
+pub mod events;
+pub mod feed;
+pub mod graphql;
+pub mod order;

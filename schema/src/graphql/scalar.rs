@@ -8,6 +8,7 @@ use crate::{DecimalText, Timestamp};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal(pub DecimalText);
 
+/// Money as a decimal string without exponent, for example "12.50"; never a number.
 #[Scalar(name = "Decimal", specified_by_url = "https://www.w3.org/TR/xmlschema11-2/#decimal")]
 impl ScalarType for Decimal {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -26,6 +27,7 @@ impl ScalarType for Decimal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DateTime(pub Timestamp);
 
+/// RFC 3339 in UTC with milliseconds.
 #[Scalar(name = "DateTime", specified_by_url = "https://scalars.graphql.org/andimarek/date-time")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {

@@ -1,0 +1,85 @@
+//! Live order events: every replica reads what was committed and hands it to its own subscribers.
+//!
+//! One task per replica reads `order_events` by position, each batch once, and puts every event into the bounded queue of each subscriber of
+//! that order or user. Since positions become visible in their order, remembering the last one is enough. Hints (a commit in this
+//! process) shorten the wait; a poll every second is the fallback, and nothing depends on the hint.
+//!
+//! A subscriber attaches first, then reads what was before, then takes what comes; so there is no gap. One whose queue is full is cut off
+//! and told so by the end of its queue: it attaches again and reads from storage what it has not seen ([`stream`]). So nobody misses
+//! anything silently, and a slow subscriber costs a bounded amount of memory.
+
+mod registry;
+pub mod stream;
+mod tail;
+
+use std::sync::Arc;
+
+use database::Database;
+use schema::{OrderId, UserId};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::registry::Registry;
+use crate::order::{OrderEvent, Position};
+
+/// What one subscriber follows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// One order.
+    Order(OrderId),
+    /// All orders of one user.
+    User(UserId),
+}
+
+/// The feed of one replica. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    hint: Notify,
+}
+
+/// A subscriber's place in the feed; dropping it detaches.
+pub struct Attachment {
+    /// Events from after [`Attachment::position`] on; ends when the subscriber was too slow or the service stops.
+    pub events: mpsc::Receiver<Arc<OrderEvent>>,
+    /// Everything up to here was handed out before.
+    pub position: Position,
+    _guard: registry::Guard,
+}
+
+impl Feed {
+    /// A feed that is not running yet: hints are kept, events come once [`Feed::start`] was called.
+    pub fn new() -> Self {
+        Self { shared: Arc::new(Shared { registry: Registry::default(), hint: Notify::new() }) }
+    }
+
+    /// Starts reading behind the last position that is committed now.
+    pub fn start(&self, database: Database, tasks: &TaskTracker, shutdown: CancellationToken) {
+        tasks.spawn(tail::run(self.clone(), database, shutdown));
+    }
+
+    /// Tells that something was committed; never blocks.
+    pub fn hint(&self) {
+        self.shared.hint.notify_one();
+    }
+
+    /// Attaches a subscriber. `None` until the feed runs: its position is unknown before.
+    pub fn attach(&self, topic: Topic) -> Option<Attachment> {
+        self.shared.registry.attach(topic)
+    }
+
+    /// Waits until [`Feed::attach`] answers.
+    pub async fn running(&self) {
+        self.shared.registry.running().await;
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new()
+    }
+}

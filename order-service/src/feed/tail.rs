@@ -1,0 +1,70 @@
+//! Reads what was committed, each batch once per replica.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use database::Database;
+use sea_orm::DbErr;
+use tokio_util::sync::CancellationToken;
+
+use super::Feed;
+use crate::order::{Position, find};
+
+/// Events per read: a burst is read in few statements, and a batch stays below a megabyte.
+const BATCH_EVENTS: u64 = 1_000;
+/// The fallback when a hint is lost or the event was committed elsewhere.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Waits between attempts while the database is away.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest of these waits: subscribers notice the recovery at once.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationToken) {
+    let work = async {
+        let mut position = start(&database).await;
+        feed.shared.registry.start_at(position);
+        loop {
+            position = read_all(&feed, &database, position).await;
+            // A hint that came while reading is kept by `Notify`, so none is lost between the read and this wait.
+            let _ = tokio::time::timeout(POLL_INTERVAL, feed.shared.hint.notified()).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = work => {}
+    }
+    feed.shared.registry.close();
+}
+
+async fn start(database: &Database) -> Position {
+    with_retries(|| async { find::cursor(database.reader()).await.map(find::Cursor::last) }).await
+}
+
+/// Reads and hands out until nothing is left; answers the new position.
+async fn read_all(feed: &Feed, database: &Database, mut position: Position) -> Position {
+    loop {
+        let events = with_retries(|| find::events_after(database.reader(), position, BATCH_EVENTS)).await;
+        let Some(last) = events.last() else { return position };
+        let full = events.len() as u64 == BATCH_EVENTS;
+        position = last.position;
+        feed.shared.registry.dispatch(events);
+        if !full {
+            return position;
+        }
+    }
+}
+
+/// The feed has nobody to report to: it tries until it is stopped.
+async fn with_retries<T, F: Future<Output = Result<T, DbErr>>>(read: impl Fn() -> F) -> T {
+    let mut waits =
+        ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times().build();
+    loop {
+        match read().await {
+            Ok(value) => return value,
+            Err(error) => {
+                tracing::warn!(%error, "reading order events failed; trying again");
+                tokio::time::sleep(waits.next().unwrap_or(RETRY_MAX)).await;
+            }
+        }
+    }
+}

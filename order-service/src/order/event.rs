@@ -1,0 +1,128 @@
+//! The table `order_events`: each step of an order's life, numbered in the order of the commits.
+
+use schema::{EventId, OrderId, RejectionReason, Timestamp, UserId};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement, entity::prelude::*};
+
+use database::array::Columns;
+
+use super::OrderStatus;
+
+/// One step of an order's life.
+pub type OrderEvent = Model;
+
+/// Place of an event among all events. Who has read up to a position has missed nothing before it: positions become visible in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sea_orm::DeriveValueType)]
+pub struct Position(pub i64);
+
+/// A row of `order_events`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "order_events")]
+pub struct Model {
+    /// In commit order, without holes.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub position: Position,
+    /// Whose life.
+    pub order_id: OrderId,
+    /// The order's owner.
+    pub user_id: UserId,
+    /// 1, 2, 3, … per order without holes.
+    pub version: i32,
+    /// The status since this event.
+    pub status: OrderStatus,
+    /// Present exactly when rejected.
+    pub rejection_reason: Option<RejectionReason>,
+    /// When it happened.
+    pub occurred_at_ms: Timestamp,
+    /// The message that it comes from; unique, so that no message is applied twice.
+    pub source_event_id: Option<EventId>,
+}
+
+/// Nothing is joined.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// An event that has no position yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Whose life.
+    pub order_id: OrderId,
+    /// The order's owner.
+    pub user_id: UserId,
+    /// One more than that of the event before.
+    pub version: i32,
+    /// The new status.
+    pub status: OrderStatus,
+    /// Present exactly when rejected.
+    pub rejection_reason: Option<RejectionReason>,
+    /// When it happened.
+    pub occurred_at_ms: Timestamp,
+    /// The message that it comes from.
+    pub source_event_id: Option<EventId>,
+}
+
+/// Appends events at the end. Must be the last thing that a transaction does.
+///
+/// The counter's row lock is taken here and held until the commit, so whoever gets later positions commits later: a reader that remembers
+/// the highest position skips nothing. Taken earlier, the lock would only be held longer.
+///
+/// # Errors
+/// What the database says; the transaction is then to be rolled back.
+pub async fn append_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DbErr> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let backend = tx.get_database_backend();
+    let rows = Columns::new(backend, events)
+        .uuid("order_id", |event| event.order_id.0)
+        .text("user_id", |event| event.user_id.0.clone())
+        .int("version", |event| event.version)
+        .text("status", |event| event.status.to_string())
+        .opt_text("rejection_reason", |event| event.rejection_reason.map(|reason| reason.to_string()))
+        .bigint("occurred_at_ms", |event| event.occurred_at_ms.0)
+        .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0));
+    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    if backend == DbBackend::Postgres {
+        tx.execute_raw(append_on_postgres(rows, count)).await?;
+    } else {
+        append_on_sqlite(tx, rows, count).await?;
+    }
+    Ok(())
+}
+
+const EVENT_COLUMNS: &str = "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id";
+
+/// One statement, so that the lock is taken and the rows are written without a round trip in between.
+fn append_on_postgres(mut rows: Columns<'_, NewEvent>, count: i64) -> Statement {
+    let count = rows.param(count);
+    rows.statement(|rows| {
+        format!(
+            "WITH cursor AS (UPDATE event_cursor SET next = next + {count} RETURNING next - {count} AS first)
+             INSERT INTO order_events ({EVENT_COLUMNS})
+             SELECT cursor.first + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
+                    r.source_event_id
+             FROM {rows} AS r, cursor"
+        )
+    })
+}
+
+/// SQLite has no data-modifying CTE, and needs none: it has one writer.
+async fn append_on_sqlite(tx: &DatabaseTransaction, mut rows: Columns<'_, NewEvent>, count: i64) -> Result<(), DbErr> {
+    let take = Statement::from_sql_and_values(
+        DbBackend::Sqlite,
+        "UPDATE event_cursor SET next = next + $1 RETURNING next - $1 AS first",
+        [count.into()],
+    );
+    let cursor = tx.query_one_raw(take).await?.ok_or_else(|| DbErr::RecordNotFound("event_cursor".to_owned()))?;
+    let first = rows.param(cursor.try_get::<i64>("", "first")?);
+    let insert = rows.statement(|rows| {
+        format!(
+            "INSERT INTO order_events ({EVENT_COLUMNS})
+             SELECT {first} + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
+                    r.source_event_id
+             FROM {rows} AS r"
+        )
+    });
+    tx.execute_raw(insert).await.map(drop)
+}

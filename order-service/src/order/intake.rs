@@ -1,0 +1,139 @@
+//! Concurrent `createOrder` calls share a transaction.
+//!
+//! A call waits in a bounded queue. A worker takes what waits, up to [`create::MAX_BATCH`], commits it in one transaction and gives each caller
+//! its own answer; while it commits, the next batch gathers. Nobody waits for a batch to fill: an order alone is a batch of one. The
+//! worker owns the orders, so a caller that goes away cancels nothing.
+
+use std::sync::Arc;
+
+use database::{Database, DatabaseError};
+use messaging::relay::RelayHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use super::create::{self, CreateOutcome, Created, NewOrder, create_orders_batch};
+use crate::feed::Feed;
+
+/// Calls that may wait: some batches, so that a stall of the database is answered with an error instead of with growing memory.
+const QUEUE_CALLS: usize = 4 * create::MAX_BATCH;
+
+/// Why a call was not answered with an outcome.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IntakeError {
+    /// More calls wait than can be served soon, or the service is stopping. Nothing was stored.
+    #[error("too many orders are waiting")]
+    Overloaded,
+    /// The database failed. Unless the error says that the outcome is unknown, nothing was stored.
+    #[error(transparent)]
+    Database(Arc<DatabaseError>),
+}
+
+struct Call {
+    order: NewOrder,
+    answer: oneshot::Sender<Result<CreateOutcome, IntakeError>>,
+    span: tracing::Span,
+}
+
+/// Accepts orders. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake {
+    calls: mpsc::Sender<Call>,
+}
+
+/// What a worker needs to commit orders and to tell about them.
+#[derive(Clone)]
+pub struct IntakeContext {
+    /// Where orders are stored.
+    pub database: Database,
+    /// Publishes the payment tasks after the commit.
+    pub relay: RelayHandle,
+    /// Told after the commit, so that subscribers need not wait for its poll.
+    pub feed: Feed,
+    /// Topic of the payment tasks.
+    pub tasks_topic: Arc<str>,
+}
+
+impl Intake {
+    /// Starts the worker; it ends after `shutdown`, once the calls that wait are answered.
+    pub fn start(context: IntakeContext, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
+        let (calls, queue) = mpsc::channel(QUEUE_CALLS);
+        tasks.spawn(work(context, queue, shutdown));
+        Self { calls }
+    }
+
+    /// Answers once the order and its payment task are durable.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn create(&self, order: NewOrder) -> Result<CreateOutcome, IntakeError> {
+        let (answer, answered) = oneshot::channel();
+        let call = Call { order, answer, span: tracing::Span::current() };
+        self.calls.try_send(call).map_err(|_| IntakeError::Overloaded)?;
+        answered.await.map_err(|_| IntakeError::Overloaded)?
+    }
+}
+
+async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown: CancellationToken) {
+    let mut batch = Vec::with_capacity(create::MAX_BATCH);
+    loop {
+        let received = tokio::select! {
+            received = queue.recv_many(&mut batch, create::MAX_BATCH) => received,
+            () = shutdown.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            return;
+        }
+        commit(&context, std::mem::take(&mut batch)).await;
+    }
+}
+
+async fn commit(context: &IntakeContext, calls: Vec<Call>) {
+    let span = tracing::info_span!("create_orders", orders = calls.len());
+    for call in &calls {
+        span.follows_from(call.span.id());
+    }
+    metrics::histogram!("orders_batch_size").record(calls.len() as f64);
+    let orders: Vec<NewOrder> = calls.iter().map(|call| call.order.clone()).collect();
+    let result = commit_orders(context, orders).instrument(span.clone()).await;
+    match result {
+        Ok(outcomes) => answer_each(calls, outcomes),
+        Err(error) if error.is_transient() || calls.len() == 1 => {
+            tracing::warn!(parent: &span, %error, "orders could not be stored");
+            let error = IntakeError::Database(Arc::new(error));
+            calls.into_iter().for_each(|call| drop(call.answer.send(Err(error.clone()))));
+        }
+        // One of them is refused by the database: alone, it fails only its own caller.
+        Err(_) => {
+            for call in calls {
+                Box::pin(commit(context, vec![call])).await;
+            }
+        }
+    }
+}
+
+async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result<Vec<CreateOutcome>, DatabaseError> {
+    let topic = Arc::clone(&context.tasks_topic);
+    let Created { outcomes, outbox } = context
+        .database
+        .transaction("create orders", move |tx| {
+            Box::pin(async move { create_orders_batch(tx, &topic, &orders).await.map_err(DatabaseError::from) })
+        })
+        .await?;
+    if !outbox.is_empty() {
+        metrics::counter!("orders_created_total").increment(outbox.len() as u64);
+        context.relay.committed(outbox);
+        context.feed.hint();
+    }
+    Ok(outcomes)
+}
+
+fn answer_each(calls: Vec<Call>, outcomes: Vec<CreateOutcome>) {
+    for (call, outcome) in calls.into_iter().zip(outcomes) {
+        // A caller that went away has no answer to get; its order stands.
+        let _ = call.answer.send(Ok(outcome));
+    }
+}

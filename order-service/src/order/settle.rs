@@ -1,0 +1,122 @@
+//! Payment results: PENDING becomes PAID or REJECTED, once.
+//!
+//! Order of the statements: the orders are locked in id order and read → each result is looked up in the table of transitions → `orders`
+//! is updated → `order_events` are appended, last. A result that changes nothing is no error: it was applied before, or a decision that
+//! stands is contradicted, which is logged.
+
+use std::collections::HashMap;
+
+use database::array::Columns;
+use schema::{EventId, OrderId, PaymentResult, Timestamp};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
+
+use super::{
+    Order, entity,
+    event::{self, NewEvent},
+    status::after_decision,
+};
+
+/// A result with the id of the message that it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedResult {
+    /// `ce_id`.
+    pub event_id: EventId,
+    /// What Payments decided.
+    pub result: PaymentResult,
+}
+
+/// Why results were not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+    /// A result for an order that is not here: from another environment, or the database was set back. Never to be dropped silently.
+    #[error("order {0} is unknown here")]
+    UnknownOrder(OrderId),
+    /// A result for an order of somebody else.
+    #[error("order {0} belongs to another user than the result says")]
+    ForeignOrder(OrderId),
+}
+
+/// Applies results in arrival order and answers how many orders changed.
+///
+/// # Errors
+/// [`SettleError`]; the transaction is then to be rolled back.
+pub async fn settle_orders_batch(
+    tx: &DatabaseTransaction,
+    results: &[ReceivedResult],
+    now: Timestamp,
+) -> Result<usize, SettleError> {
+    let mut orders = lock_batch(tx, results).await?;
+    let mut events = Vec::with_capacity(results.len());
+    for received in results {
+        let result = &received.result;
+        let order = orders.get_mut(&result.order_id).ok_or(SettleError::UnknownOrder(result.order_id))?;
+        if order.user_id != result.user_id {
+            return Err(SettleError::ForeignOrder(order.id));
+        }
+        events.extend(apply(order, received, now));
+    }
+    update_batch(tx, &events).await?;
+    event::append_batch(tx, &events).await?;
+    Ok(events.len())
+}
+
+/// The pure part: the order after the result, and the event to store; `None` when nothing changes.
+fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
+    let result = &received.result;
+    let Some(status) = after_decision(order.status, result.outcome) else {
+        let contradicts =
+            (order.status.as_str() != result.outcome.to_string()) || order.rejection_reason != result.rejection_reason;
+        if contradicts {
+            tracing::error!(order = %order.id, status = %order.status, outcome = %result.outcome, "a result contradicts a decision that stands");
+        } else {
+            tracing::debug!(order = %order.id, event = %received.event_id, "result was applied before");
+        }
+        return None;
+    };
+    order.status = status;
+    order.rejection_reason = result.rejection_reason;
+    order.version += 1;
+    Some(NewEvent {
+        order_id: order.id,
+        user_id: order.user_id.clone(),
+        version: order.version,
+        status,
+        rejection_reason: result.rejection_reason,
+        occurred_at_ms: now,
+        source_event_id: Some(received.event_id),
+    })
+}
+
+async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Order>, DbErr> {
+    let backend = tx.get_database_backend();
+    let ids = Columns::new(backend, results).uuid("id", |received| received.result.order_id.0);
+    // SQLite has one writer, who holds the lock on everything.
+    let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let statement =
+        ids.statement(|ids| format!("SELECT * FROM orders WHERE id IN (SELECT r.id FROM {ids} AS r) ORDER BY id {lock}"));
+    let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
+    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+}
+
+async fn update_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DbErr> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let rows = Columns::new(tx.get_database_backend(), events)
+        .uuid("id", |event| event.order_id.0)
+        .text("status", |event| event.status.as_str())
+        .opt_text("rejection_reason", |event| event.rejection_reason.map(|reason| reason.as_str()))
+        .int("version", |event| event.version)
+        .bigint("updated_at_ms", |event| event.occurred_at_ms.0);
+    let statement = rows.statement(|rows| {
+        format!(
+            "UPDATE orders SET status = r.status, rejection_reason = r.rejection_reason, version = r.version,
+                    updated_at_ms = r.updated_at_ms, resend_at_ms = NULL
+             FROM {rows} AS r WHERE orders.id = r.id AND orders.status = 'PENDING'"
+        )
+    });
+    tx.execute_raw(statement).await.map(drop)
+}

@@ -1,0 +1,121 @@
+//! Payment results: repeated, shuffled, contradicting, unknown.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use database::{
+    BoxFuture, Database, DatabaseError,
+    testing::on_both,
+};
+use migrations::OrdersMigrator;
+use order_service::order::{
+    CreateOutcome, NewOrder, Order, OrderEvent, OrderStatus,
+    create::create_orders_batch,
+    find,
+    settle::{ReceivedResult, SettleError, settle_orders_batch},
+};
+use schema::{CurrencyCode, EventId, Money, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
+use sea_orm::DatabaseTransaction;
+
+async fn create(db: &Database, count: usize) -> Vec<Order> {
+    let new: Vec<NewOrder> = (0..count)
+        .map(|n| NewOrder {
+            user_id: UserId("ada".to_owned()),
+            total: Money { minor: n as i64 + 1, currency: CurrencyCode::EUR },
+            description: "a book".to_owned(),
+            idempotency_key: None,
+        })
+        .collect();
+    let created = db
+        .transaction("test", move |tx| {
+            Box::pin(async move { Ok::<_, DatabaseError>(create_orders_batch(tx, "payment_tasks", &new).await?) })
+        })
+        .await
+        .unwrap();
+    created
+        .outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            CreateOutcome::Created(order) => order,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn paid(order: &Order) -> ReceivedResult {
+    result(order.id, PaymentOutcome::Paid, None)
+}
+
+fn rejected(order: &Order) -> ReceivedResult {
+    result(order.id, PaymentOutcome::Rejected, Some(RejectionReason::InsufficientFunds))
+}
+
+fn result(order_id: OrderId, outcome: PaymentOutcome, rejection_reason: Option<RejectionReason>) -> ReceivedResult {
+    let result =
+        PaymentResult { order_id, user_id: UserId("ada".to_owned()), outcome, rejection_reason, decided_at_ms: Timestamp::now() };
+    ReceivedResult { event_id: EventId::generate(), result }
+}
+
+/// The error as text: it has to pass through the database's own error type.
+async fn settle(db: &Database, results: Vec<ReceivedResult>) -> Result<usize, String> {
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error(transparent)]
+        Settle(#[from] SettleError),
+        #[error(transparent)]
+        Database(#[from] DatabaseError),
+    }
+    db.transaction("test", move |tx: &DatabaseTransaction| -> BoxFuture<'_, Result<usize, Failure>> {
+        Box::pin(async move { Ok(settle_orders_batch(tx, &results, Timestamp::now()).await?) })
+    })
+    .await
+    .map_err(|error| error.to_string())
+}
+
+async fn stored(db: &Database, order: &Order) -> (Order, Vec<OrderEvent>) {
+    let order_now = find::by_ids(db.reader(), &find::Owner::Anyone, &[order.id]).await.unwrap().remove(&order.id).unwrap();
+    let history = find::histories(db.reader(), &[order.id]).await.unwrap().remove(&order.id).unwrap();
+    (order_now, history)
+}
+
+on_both!(OrdersMigrator;
+    async fn the_same_result_three_times_in_one_batch_and_across_batches_changes_one_order_once(db: &TestDatabase) {
+        let orders = create(db, 3).await;
+        let (a, b, c) = (paid(&orders[0]), rejected(&orders[1]), paid(&orders[2]));
+        assert_eq!(settle(db, vec![b.clone(), a.clone(), a.clone(), b.clone(), a.clone()]).await, Ok(2));
+        let before = (stored(db, &orders[0]).await, stored(db, &orders[1]).await);
+        assert_eq!(settle(db, vec![a.clone(), c.clone(), b.clone()]).await, Ok(1));
+        assert_eq!(settle(db, vec![c, b, a]).await, Ok(0));
+        assert_eq!((stored(db, &orders[0]).await, stored(db, &orders[1]).await), before, "nothing moved after the first time");
+
+        let (order, history) = stored(db, &orders[1]).await;
+        assert_eq!((order.status, order.rejection_reason, order.version), (OrderStatus::Rejected, Some(RejectionReason::InsufficientFunds), 2));
+        assert_eq!(history.iter().map(|event| (event.version, event.status)).collect::<Vec<_>>(), [(1, OrderStatus::Pending), (2, OrderStatus::Rejected)]);
+        assert_eq!(order.resend_at_ms, None, "a decided order is not sent again");
+    }
+
+    async fn a_result_that_contradicts_a_decision_changes_nothing(db: &TestDatabase) {
+        let orders = create(db, 1).await;
+        assert_eq!(settle(db, vec![paid(&orders[0])]).await, Ok(1));
+        assert_eq!(settle(db, vec![rejected(&orders[0])]).await, Ok(0));
+        assert_eq!(stored(db, &orders[0]).await.0.status, OrderStatus::Paid);
+    }
+
+    async fn the_recorded_result_under_a_new_message_id_changes_nothing(db: &TestDatabase) {
+        let orders = create(db, 1).await;
+        assert_eq!(settle(db, vec![paid(&orders[0]), paid(&orders[0])]).await, Ok(1));
+        assert_eq!(stored(db, &orders[0]).await.1.len(), 2);
+    }
+
+    async fn a_result_for_an_unknown_order_is_refused_and_rolls_the_batch_back(db: &TestDatabase) {
+        let orders = create(db, 1).await;
+        let unknown = result(OrderId::generate(), PaymentOutcome::Paid, None);
+        assert!(settle(db, vec![paid(&orders[0]), unknown]).await.unwrap_err().contains("unknown here"));
+        assert_eq!(stored(db, &orders[0]).await.0.status, OrderStatus::Pending);
+    }
+
+    async fn a_result_for_an_order_of_another_user_is_refused(db: &TestDatabase) {
+        let orders = create(db, 1).await;
+        let mut foreign = paid(&orders[0]);
+        foreign.result.user_id = UserId("mallory".to_owned());
+        assert!(settle(db, vec![foreign]).await.unwrap_err().contains("another user"));
+    }
+);
