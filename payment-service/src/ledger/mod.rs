@@ -1,0 +1,9 @@
+//! The ledger: one immutable entry for everything that changed a balance, numbered per account without holes.
+
+pub mod entity;
+mod page;
+
+pub use entity::{
+    Entity as LedgerEntries, LedgerEntryKind, Line, Model as LedgerEntry, entry_under_key, insert_entries_batch, lines_batch,
+};
+pub use page::{decode_entry_cursor, entries_of_account, entry_cursor};

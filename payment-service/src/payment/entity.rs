@@ -1,0 +1,95 @@
+//! The table `payments` and how it is read and written.
+
+use database::array::Columns;
+use schema::{
+    CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
+    UserId,
+};
+use sea_orm::entity::prelude::*;
+
+/// The decision of one order. Rows are permanent: the table refuses updates and deletes.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "payments")]
+pub struct Model {
+    /// The order; one decision each.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub order_id: OrderId,
+    /// Whose order it is.
+    pub user_id: UserId,
+    /// What was asked for; positive.
+    pub amount_minor: i64,
+    /// The order's currency, which may differ from the account's.
+    pub currency: CurrencyCode,
+    /// Paid or rejected.
+    pub outcome: PaymentOutcome,
+    /// Present exactly when rejected.
+    pub rejection_reason: Option<RejectionReason>,
+    /// The debit; present exactly when paid.
+    pub entry_id: Option<LedgerEntryId>,
+    /// The id under which the decision is told, every time.
+    pub result_event_id: EventId,
+    /// When it was decided.
+    pub decided_at_ms: Timestamp,
+}
+
+/// None: what belongs together is read by the queries that need it.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// What was asked for.
+    pub fn amount(&self) -> Money {
+        Money { minor: self.amount_minor, currency: self.currency }
+    }
+
+    /// What Order Service is told.
+    pub fn result(&self) -> PaymentResult {
+        PaymentResult {
+            order_id: self.order_id,
+            user_id: self.user_id.clone(),
+            outcome: self.outcome,
+            rejection_reason: self.rejection_reason,
+            decided_at_ms: self.decided_at_ms,
+        }
+    }
+
+    /// Whether the task asks for what was decided. If not, the decision stands and the task is a mistake of its sender.
+    pub fn answers(&self, task: &PaymentTask) -> bool {
+        self.order_id == task.order_id && self.user_id == task.user_id && self.amount() == task.amount()
+    }
+}
+
+/// The decisions of these orders, in no order; undecided orders are left out. The orders must be distinct.
+pub async fn payments_batch(db: &impl ConnectionTrait, orders: &[OrderId]) -> Result<Vec<Model>, DbErr> {
+    let rows = Columns::new(db.get_database_backend(), orders).uuid("order_id", |id| id.0);
+    let statement = rows.statement(|rows| format!("SELECT p.* FROM {rows} AS r JOIN payments AS p ON p.order_id = r.order_id"));
+    Entity::find().from_raw_sql(statement).all(db).await
+}
+
+/// Inserts decisions of orders that have none and answers how many those were. `payments` should be sorted by order id: two transactions
+/// that decide the same orders then wait for each other instead of being chosen as victims of a deadlock.
+pub(super) async fn insert_payments_batch(tx: &impl ConnectionTrait, payments: &[Model]) -> Result<u64, DbErr> {
+    let rows = Columns::new(tx.get_database_backend(), payments)
+        .uuid("order_id", |payment| payment.order_id.0)
+        .text("user_id", |payment| payment.user_id.as_str())
+        .bigint("amount_minor", |payment| payment.amount_minor)
+        .text("currency", |payment| payment.currency.code())
+        .text("outcome", |payment| payment.outcome.to_string())
+        .opt_text("rejection_reason", |payment| payment.rejection_reason.map(RejectionReason::as_str))
+        .opt_uuid("entry_id", |payment| payment.entry_id.map(|id| id.0))
+        .uuid("result_event_id", |payment| payment.result_event_id.0)
+        .bigint("decided_at_ms", |payment| payment.decided_at_ms.0);
+    let statement = rows.statement(|rows| {
+        format!(
+            "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id,
+                 result_event_id, decided_at_ms)
+             SELECT r.order_id, r.user_id, r.amount_minor, r.currency, r.outcome, r.rejection_reason, r.entry_id,
+                 r.result_event_id, r.decided_at_ms
+             FROM {rows} AS r WHERE true
+             ON CONFLICT (order_id) DO NOTHING"
+        )
+    });
+    Ok(tx.execute_raw(statement).await?.rows_affected())
+}

@@ -1,0 +1,16 @@
+//! Payments: exactly one decision per order, for ever.
+//!
+//! - [`decide()`]: the rules, pure.
+//! - [`plan`]: what a whole batch of tasks does, computed from what was read; pure but for new ids.
+//! - [`decide_payments_batch`]: locks, reads, plans and writes in the caller's transaction.
+
+mod decide;
+pub mod entity;
+mod error;
+pub mod plan;
+mod settle;
+
+pub use decide::{Decision, Standing, decide};
+pub use entity::{Entity as Payments, Model as Payment, payments_batch};
+pub use error::PaymentError;
+pub use settle::{INBOX, OUTBOX, Settled, Task, decide_payments_batch};

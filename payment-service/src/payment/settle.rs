@@ -1,0 +1,181 @@
+//! Deciding a batch of payment tasks inside the transaction of the caller, who commits and then stores the offset.
+//!
+//! 1. Claim the message ids in the inbox. A hit is no reason to skip: it only tells a redelivery from a task that was sent again.
+//! 2. Lock the accounts, in the order of their ids, so that two batches never wait for each other in a circle.
+//! 3. In later statements, since a statement's snapshot is older than the locks it took: read the accounts and the recorded decisions.
+//! 4. Plan in memory ([`super::plan`]).
+//! 5. Write set-based: decisions (insert or nothing), each account once, the debits, one outbox row per order.
+//!
+//! An account that is created between 2 and 3 is not locked and therefore not seen: the batch was first.
+//!
+//! The number of statements does not depend on the size of the batch, which the consumer loop bounds.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use database::array::Columns;
+use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
+use schema::{AccountId, EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr};
+
+use super::{
+    Payment, PaymentError,
+    entity::{insert_payments_batch, payments_batch},
+    plan::{AccountChange, Plan, plan},
+};
+use crate::{account::accounts_batch, ledger::insert_entries_batch};
+
+/// Where applied messages are remembered.
+pub const INBOX: InboxTable = InboxTable("inbox_payments");
+/// Where results wait to be published.
+pub const OUTBOX: OutboxTable = OutboxTable("outbox_payments");
+
+/// One received task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The message's id; the same when it is delivered or sent again.
+    pub event_id: EventId,
+    /// What is asked for.
+    pub payment: PaymentTask,
+    /// The trace that the task belongs to; the result continues it.
+    pub traceparent: Option<Bytes>,
+}
+
+/// What a batch left behind, once it is committed.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The outbox rows to publish: one per order of the batch.
+    pub results: Vec<OutboxRow>,
+    /// How many orders were newly decided and paid.
+    pub paid: usize,
+    /// How many orders were newly decided and rejected.
+    pub rejected: usize,
+    /// How many tasks asked for orders that were decided already.
+    pub repeated: usize,
+    /// How many tasks had been applied before under the same message id.
+    pub redelivered: usize,
+}
+
+/// Decides every task, or answers with an error after which the transaction must be rolled back.
+///
+/// # Errors
+///
+/// [`PaymentError::is_transient`] says whether the same batch may be applied later.
+pub async fn decide_payments_batch(
+    tx: &DatabaseTransaction,
+    results_topic: &str,
+    tasks: &[Task],
+    now: Timestamp,
+) -> Result<Settled, PaymentError> {
+    if tasks.is_empty() {
+        return Ok(Settled::default());
+    }
+    let redelivered = claim(tx, tasks).await?;
+    let users: Vec<UserId> =
+        tasks.iter().map(|task| &task.payment.user_id).collect::<BTreeSet<_>>().into_iter().cloned().collect();
+    let orders: Vec<OrderId> = tasks.iter().map(|task| task.payment.order_id).collect::<BTreeSet<_>>().into_iter().collect();
+    let locked = lock_accounts_batch(tx, &users).await?;
+    let accounts = accounts_batch(tx, &locked).await?;
+    let recorded = payments_batch(tx, &orders).await?;
+
+    let plan = plan(tasks.iter().map(|task| &task.payment), accounts, recorded, now);
+    warn_of_conflicts(&plan, tasks);
+    write(tx, &plan).await?;
+    let results = plan
+        .results
+        .iter()
+        .map(|(index, payment)| result_row(results_topic, payment, tasks.get(*index)))
+        .collect::<Result<Vec<_>, _>>()?;
+    outbox::insert_batch(tx, OUTBOX, &results).await?;
+
+    Ok(Settled {
+        results,
+        paid: plan.debits.len(),
+        rejected: plan.decided.len() - plan.debits.len(),
+        repeated: plan.repeated.len(),
+        redelivered,
+    })
+}
+
+/// Claims the message ids and answers how many tasks had been applied before or stand twice in this batch.
+async fn claim(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<usize, DbErr> {
+    let ids: Vec<_> = tasks.iter().map(|task| task.event_id.0).collect();
+    let claimed: HashSet<_> = inbox::claim_batch(tx, INBOX, &ids).await?;
+    Ok(tasks.len() - claimed.len())
+}
+
+/// Locks the accounts of these users in the order of the accounts' ids. SQLite needs no row locks: a transaction is the only writer.
+async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Result<Vec<AccountId>, DbErr> {
+    let backend = tx.get_database_backend();
+    let lock = if backend == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
+    let rows = Columns::new(backend, users).text("user_id", UserId::as_str);
+    let statement = rows.statement(|rows| {
+        format!("SELECT a.id FROM accounts AS a WHERE a.user_id IN (SELECT r.user_id FROM {rows} AS r) ORDER BY a.id {lock}")
+    });
+    tx.query_all_raw(statement).await?.iter().map(|row| row.try_get("", "id")).collect()
+}
+
+async fn write(tx: &DatabaseTransaction, plan: &Plan) -> Result<(), PaymentError> {
+    if !plan.decided.is_empty() {
+        let mut decided = plan.decided.clone();
+        decided.sort_unstable_by_key(|payment| payment.order_id);
+        let missing = count(&decided).saturating_sub(insert_payments_batch(tx, &decided).await?);
+        if missing > 0 {
+            return Err(PaymentError::DecidedElsewhere { count: missing });
+        }
+    }
+    if !plan.debits.is_empty() {
+        let missing = count(&plan.accounts).saturating_sub(update_accounts_batch(tx, &plan.accounts).await?);
+        if missing > 0 {
+            return Err(PaymentError::AccountChanged { count: missing });
+        }
+        insert_entries_batch(tx, &plan.debits).await?;
+    }
+    Ok(())
+}
+
+fn count<T>(rows: &[T]) -> u64 {
+    u64::try_from(rows.len()).unwrap_or(u64::MAX)
+}
+
+/// Writes each account once and answers how many still stood as they were read.
+async fn update_accounts_batch(tx: &DatabaseTransaction, changes: &[AccountChange]) -> Result<u64, DbErr> {
+    let rows = Columns::new(tx.get_database_backend(), changes)
+        .uuid("id", |change| change.id.0)
+        .bigint("entry_count_before", |change| change.entry_count_before)
+        .bigint("entry_count", |change| change.after.entry_count)
+        .bigint("balance_minor", |change| change.after.balance_minor);
+    let statement = rows.statement(|rows| {
+        format!(
+            "UPDATE accounts SET balance_minor = r.balance_minor, entry_count = r.entry_count FROM {rows} AS r
+             WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before"
+        )
+    });
+    Ok(tx.execute_raw(statement).await?.rows_affected())
+}
+
+fn result_row(topic: &str, payment: &Payment, task: Option<&Task>) -> Result<OutboxRow, PaymentError> {
+    let event = CloudEvent {
+        id: payment.result_event_id.0,
+        type_: PaymentResult::TYPE.to_owned(),
+        source: PaymentResult::SOURCE.to_owned(),
+        time_ms: payment.decided_at_ms.0,
+    };
+    let row = OutboxRow::new(topic, payment.user_id.as_str(), event, payment.result().to_json()?);
+    Ok(match task.and_then(|task| task.traceparent.clone()) {
+        Some(traceparent) => row.with_header(header::TRACEPARENT, traceparent),
+        None => row,
+    })
+}
+
+/// The recorded decision stands. Somebody sent two different tasks for one order, which a person should look at.
+fn warn_of_conflicts(plan: &Plan, tasks: &[Task]) {
+    for task in plan.conflicting.iter().filter_map(|index| tasks.get(*index)) {
+        tracing::warn!(
+            order_id = %task.payment.order_id,
+            event_id = %task.event_id,
+            amount = %task.payment.amount(),
+            "a task asks for something else than what was decided for its order; the decision stands"
+        );
+    }
+}
