@@ -1,10 +1,7 @@
 //! Creating orders: what must not happen when calls are repeated, raced or abandoned.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use database::{
-    BoxFuture, Database, DatabaseError,
-    testing::on_both,
-};
+use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
     CreateOutcome, NewOrder, Order, OrderStatus,

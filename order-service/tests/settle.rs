@@ -1,10 +1,7 @@
 //! Payment results: repeated, shuffled, contradicting, unknown.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use database::{
-    BoxFuture, Database, DatabaseError,
-    testing::on_both,
-};
+use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
     CreateOutcome, NewOrder, Order, OrderEvent, OrderStatus,
