@@ -33,6 +33,7 @@
 
 mod auth;
 mod error;
+mod graphiql;
 mod http;
 mod negotiation;
 mod operation;
@@ -44,6 +45,7 @@ mod websocket;
 
 pub use auth::{Anonymous, Authenticated, Authenticator, Rejected};
 pub use error::ErrorCode;
+pub use graphiql::{GraphiqlOptions, GraphiqlTab, graphiql_router};
 pub use options::TransportOptions;
 pub use origin::{OriginPattern, OriginPatternError};
 pub use router::router;

@@ -31,7 +31,7 @@ pub fn script(script: &str) -> Option<Command> {
 
 /// Runs it to its end and fails with its output unless it succeeds.
 pub async fn succeeds(mut command: Command) -> String {
-    let output = tokio::time::timeout(PATIENCE * 3, command.output()).await.expect("in time").unwrap();
+    let output = tokio::time::timeout(PATIENCE * 6, command.output()).await.expect("in time").unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     text
