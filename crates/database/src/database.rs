@@ -42,7 +42,7 @@ pub(crate) struct Inner {
 
 /// What only one of the backends has.
 pub(crate) enum Store {
-    Sqlite { writer: SqlitePool, wal: Wal, lock: Mutex<Option<File>> },
+    Sqlite { writer: SqlitePool, wal: Arc<Wal>, lock: Mutex<Option<File>> },
     Postgres { url: PostgresUrl },
 }
 

@@ -2,11 +2,14 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
+use sea_orm::sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Error as SqlxError, Executor as _, SqlitePool, query_scalar,
+};
 
 use crate::error::DatabaseError;
 use crate::options::ConnectOptions;
@@ -25,11 +28,16 @@ const STATEMENT_CACHE: usize = 256;
 /// The size of the log is looked at once per so many transactions: a look costs a system call.
 const WAL_CHECK_EVERY: u32 = 64;
 
+/// How long writers may stand still while the log is emptied, and how often that may happen: at
+/// worst a tenth of the time.
+const WAL_STALL_MAX: Duration = Duration::from_millis(100);
+const WAL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// The pools and the lock of one open file.
 pub(crate) struct SqliteFile {
     pub(crate) writer: SqlitePool,
     pub(crate) reader: SqlitePool,
-    pub(crate) wal: Wal,
+    pub(crate) wal: Arc<Wal>,
     /// Held while open. The system releases it with the process, however that ends.
     pub(crate) lock: File,
 }
@@ -87,7 +95,7 @@ pub(crate) async fn open(path: &Path, options: &ConnectOptions) -> Result<Sqlite
         .await
         .map_err(|error| connect_error(shown, error))?;
 
-    let wal = Wal::new(&path, options.wal_limit_bytes);
+    let wal = Arc::new(Wal::new(&path, options));
     Ok(SqliteFile { writer, reader, wal, lock })
 }
 
@@ -127,29 +135,56 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(crate) struct Wal {
     path: PathBuf,
     limit_bytes: u64,
+    busy_timeout: Duration,
     transactions: AtomicU32,
+    next_attempt: Mutex<Instant>,
 }
 
 impl Wal {
-    fn new(database: &Path, limit_bytes: u64) -> Self {
-        Self { path: beside(database, "-wal"), limit_bytes, transactions: AtomicU32::new(0) }
+    fn new(database: &Path, options: &ConnectOptions) -> Self {
+        Self {
+            path: beside(database, "-wal"),
+            limit_bytes: options.wal_limit_bytes,
+            busy_timeout: options.busy_timeout,
+            transactions: AtomicU32::new(0),
+            next_attempt: Mutex::new(Instant::now()),
+        }
     }
 
     /// Whether the log should be emptied by force now; to be asked after each transaction.
     pub(crate) fn is_due(&self) -> bool {
         let count = self.transactions.fetch_add(1, Ordering::Relaxed);
-        count % WAL_CHECK_EVERY == WAL_CHECK_EVERY - 1
-            && std::fs::metadata(&self.path).is_ok_and(|wal| wal.len() > self.limit_bytes)
+        if count % WAL_CHECK_EVERY != WAL_CHECK_EVERY - 1
+            || !std::fs::metadata(&self.path).is_ok_and(|wal| wal.len() > self.limit_bytes)
+        {
+            return false;
+        }
+        let now = Instant::now();
+        let mut next_attempt = self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = now >= *next_attempt;
+        if due {
+            *next_attempt = now + WAL_RETRY_AFTER;
+        }
+        due
     }
-}
 
-/// Moves the whole log into the database file and empties it, waiting (at most the busy timeout)
-/// for readers to finish. Writers queue meanwhile.
-pub(crate) async fn empty_wal(writer: &SqlitePool) {
-    let outcome = sea_orm::sqlx::query_scalar::<_, i64>("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writer).await;
-    match outcome {
-        Ok(0) => tracing::debug!("emptied the write-ahead log"),
-        Ok(_) => tracing::warn!("the write-ahead log could not be emptied: a reader holds on to it"),
-        Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
+    /// Moves the whole log into the database file and empties it, waiting a moment for readers to
+    /// finish. Writers queue meanwhile. With overlapping readers an attempt may fail; the next one
+    /// comes a second later.
+    pub(crate) async fn empty(&self, writer: &SqlitePool) {
+        match self.try_empty(writer).await {
+            Ok(true) => tracing::debug!("emptied the write-ahead log"),
+            Ok(false) => tracing::info!("the write-ahead log could not be emptied yet: readers are in the way"),
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
+        }
+    }
+
+    async fn try_empty(&self, writer: &SqlitePool) -> Result<bool, SqlxError> {
+        let mut connection = writer.acquire().await?;
+        let busy_timeout = |timeout: Duration| AssertSqlSafe(format!("PRAGMA busy_timeout = {}", timeout.as_millis()));
+        connection.execute(busy_timeout(WAL_STALL_MAX)).await?;
+        let outcome = query_scalar::<_, i64>("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+        connection.execute(busy_timeout(self.busy_timeout)).await?;
+        Ok(outcome? == 0)
     }
 }

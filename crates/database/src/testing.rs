@@ -160,8 +160,8 @@ macro_rules! on_both {
     ($migrator:ty; $($(#[$meta:meta])* async fn $name:ident($db:ident: &TestDatabase) $body:block)+) => {
         $(
             $(#[$meta])*
+            #[allow(unused_imports, clippy::unwrap_used, clippy::expect_used, reason = "a test")]
             mod $name {
-                #[allow(unused_imports)]
                 use super::*;
 
                 async fn body($db: &$crate::testing::TestDatabase) $body

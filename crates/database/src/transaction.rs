@@ -17,7 +17,6 @@ use tracing::Instrument;
 
 use crate::database::{Database, Inner, Store};
 use crate::error::{DatabaseError, commit_outcome_is_unknown, is_connection_lost};
-use crate::sqlite::empty_wal;
 
 /// How often BEGIN is tried when the connection turns out to be dead. The first loss makes the
 /// pool test its other connections, so a restarted server costs one attempt; the third is for a
@@ -83,8 +82,8 @@ impl Database {
             if let Store::Sqlite { writer, wal, .. } = &inner.store
                 && wal.is_due()
             {
-                let writer = writer.clone();
-                tokio::spawn(async move { empty_wal(&writer).await });
+                let (writer, wal) = (writer.clone(), wal.clone());
+                tokio::spawn(async move { wal.empty(&writer).await });
             }
             result
         };

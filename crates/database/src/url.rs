@@ -28,7 +28,7 @@ pub enum DatabaseUrl {
 /// `verify-ca`, `verify-full`) and `sslrootcert`.
 #[derive(Clone)]
 pub struct PostgresUrl {
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
 }
 
 /// Why a text is no database URL. Never contains the text, which may hold a password.
@@ -102,7 +102,7 @@ fn parse_postgres(text: &str) -> Result<DatabaseUrl, InvalidDatabaseUrl> {
     if options.get_database().is_none() {
         return Err(InvalidDatabaseUrl::NoDatabase);
     }
-    Ok(DatabaseUrl::Postgres(PostgresUrl { options }))
+    Ok(DatabaseUrl::Postgres(PostgresUrl { options: Box::new(options) }))
 }
 
 impl fmt::Display for DatabaseUrl {
@@ -122,7 +122,7 @@ impl PostgresUrl {
     /// The same server and user, another database.
     #[cfg(feature = "testing")]
     pub(crate) fn with_database(&self, name: &str) -> Self {
-        Self { options: self.options.clone().database(name) }
+        Self { options: Box::new(PgConnectOptions::clone(&self.options).database(name)) }
     }
 }
 

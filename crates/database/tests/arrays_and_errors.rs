@@ -36,15 +36,16 @@ fn columns(backend: sea_orm::DbBackend, rows: &[Row]) -> Columns<'_, Row> {
 }
 
 fn rows() -> Vec<Row> {
-    let mut rows: Vec<_> = (0..500)
-        .map(|n| Row {
+    let mut rows: Vec<_> = (0_u8..250)
+        .map(|n| (n, i64::from(n)))
+        .map(|(byte, n)| Row {
             id: Uuid::now_v7(),
             amount: n * 1_000_000_007 - 5,
-            small: i32::try_from(n).unwrap() - 250,
+            small: i32::from(byte) - 125,
             flag: n % 2 == 0,
             text: format!("Zeile {n}: “naïve” 'quotes' \"double\" \\ {{}} $1 ?1 \u{1F600}"),
-            bytes: vec![0, 255, u8::try_from(n % 256).unwrap()],
-            maybe_id: (n % 3 == 0).then(Uuid::new_v4_or_max),
+            bytes: vec![0, 255, byte],
+            maybe_id: (n % 3 == 0).then(Uuid::max),
             maybe_amount: (n % 5 == 0).then_some(-n),
             maybe_text: (n % 7 == 0).then(String::new),
         })
@@ -53,17 +54,6 @@ fn rows() -> Vec<Row> {
     rows[1].amount = i64::MAX;
     rows[2].text = String::new();
     rows
-}
-
-/// `Uuid::new_v4` needs a feature that nothing else here does.
-trait AnyUuid {
-    fn new_v4_or_max() -> Uuid;
-}
-
-impl AnyUuid for Uuid {
-    fn new_v4_or_max() -> Uuid {
-        Uuid::max()
-    }
 }
 
 on_both!(Migrator;

@@ -1,5 +1,6 @@
 //! A tiny schema, and a network that can be cut.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "called by tests only")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
