@@ -2,7 +2,7 @@
 //!
 //! Every case is a valid row with one change, and names the constraint that has to be in the way; the unchanged row goes in.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use database::{Database, DatabaseError, testing::on_both};
 use migrations::PaymentsMigrator;
@@ -10,6 +10,12 @@ use sea_orm::{ConnectionTrait as _, DbBackend, DbErr};
 
 /// A row that the table takes: columns and values. `#n` is the uuid that ends in n, `#bytes` some bytes.
 type Row = &'static [(&'static str, &'static str)];
+
+/// What a case does to a row.
+type Change<'a> = &'a [(&'a str, &'a str)];
+
+/// A constraint, the row that would be taken, and the change that must not be.
+type Case<'a> = (Guard, Row, Change<'a>);
 
 const ACCOUNT: Row = &[
     ("id", "#1"),
@@ -161,12 +167,12 @@ async fn assert_refused(db: &Database, guard: &Guard, sql: String) {
 on_both!(PaymentsMigrator;
     async fn an_account_that_breaks_a_rule_is_refused(db: &TestDatabase) {
         fill(db).await;
-        let other: &[(&str, &str)] = &[("id", "#9"), ("user_id", "'bob'")];
+        let other: Change<'_> = &[("id", "#9"), ("user_id", "'bob'")];
         run(db, vec![insert("accounts", ACCOUNT, &[("id", "#4"), ("user_id", "'cleo'")])]).await.unwrap();
         let most = [("balance_minor", "9007199254740991"), ("id", "#5"), ("user_id", "'dora'")];
         run(db, vec![insert("accounts", ACCOUNT, &most)]).await.unwrap();
 
-        let cases: &[(Guard, &[(&str, &str)])] = &[
+        let cases: &[(Guard, Change<'_>)] = &[
             (Guard { postgres: "accounts_pkey", sqlite: "accounts.id" }, &[("id", "#1")]),
             (Guard { postgres: "accounts_one_per_user", sqlite: "accounts.user_id" }, &[("user_id", "'ada'")]),
             (named("accounts_balance"), &[("balance_minor", "-1")]),
@@ -193,8 +199,8 @@ on_both!(PaymentsMigrator;
         let kind = || named("ledger_entries_kind");
         let hash = || named("ledger_entries_idempotency_hash");
         let number = || Guard { postgres: "ledger_entries_number", sqlite: "ledger_entries.account_id, ledger_entries.number" };
-        let new: &[(&str, &str)] = &[("id", "#9"), ("number", "3")];
-        let cases: &[(Guard, Row, &[(&str, &str)])] = &[
+        let new: Change<'_> = &[("id", "#9"), ("number", "3")];
+        let cases: &[Case<'_>] = &[
             (Guard { postgres: "ledger_entries_pkey", sqlite: "ledger_entries.id" }, DEBIT, &[("id", "#2"), ("order_id", "#9")]),
             (number(), DEBIT, &[("number", "2"), ("order_id", "#9")]),
             (Guard { postgres: "ledger_entries_number_check", sqlite: "number >= 1" }, DEBIT, &[("number", "0"), ("order_id", "#9")]),
@@ -241,8 +247,8 @@ on_both!(PaymentsMigrator;
 
     async fn a_payment_that_breaks_a_rule_is_refused(db: &TestDatabase) {
         fill(db).await;
-        let new: &[(&str, &str)] = &[("order_id", "#9"), ("result_event_id", "#9"), ("entry_id", "#9")];
-        let new_rejected: &[(&str, &str)] = &[("order_id", "#9"), ("result_event_id", "#9")];
+        let new: Change<'_> = &[("order_id", "#9"), ("result_event_id", "#9"), ("entry_id", "#9")];
+        let new_rejected: Change<'_> = &[("order_id", "#9"), ("result_event_id", "#9")];
         run(db, vec![insert("payments", REJECTED, &[("order_id", "#4"), ("result_event_id", "#4"), ("amount_minor", "1")])])
             .await
             .unwrap();
@@ -253,7 +259,7 @@ on_both!(PaymentsMigrator;
             postgres: "payments_rejection_reason_check",
             sqlite: "rejection_reason IN ('ACCOUNT_NOT_FOUND', 'INSUFFICIENT_FUNDS', 'CURRENCY_MISMATCH')",
         };
-        let cases: &[(Guard, Row, &[(&str, &str)])] = &[
+        let cases: &[Case<'_>] = &[
             (Guard { postgres: "payments_pkey", sqlite: "payments.order_id" }, PAID, &[("order_id", "#5")]),
             (Guard { postgres: "payments_pkey", sqlite: "payments.order_id" }, REJECTED, &[("order_id", "#5")]),
             (Guard { postgres: "payments_entry", sqlite: "payments.entry_id" }, PAID, &[("entry_id", "#3")]),
