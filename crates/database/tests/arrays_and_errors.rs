@@ -1,4 +1,5 @@
 //! Set-based statements, and the classification of constraint errors, on both databases.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;
 

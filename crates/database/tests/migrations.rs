@@ -1,4 +1,5 @@
 //! Migrations when several replicas start at once.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What only PostgreSQL can do to us: end sessions, detect deadlocks, vanish behind a cut network.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;
 

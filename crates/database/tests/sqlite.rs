@@ -1,4 +1,5 @@
 //! What only SQLite has: the file, its lock, its log and its own ideas about rollback.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What `Database::transaction` and `Database::reader` promise, on both databases.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod support;
 
