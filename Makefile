@@ -1,0 +1,37 @@
+# The only door: everything that is done to this project is a target here, and CI calls the same ones. `make` lists them.
+
+NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js
+NPM_CHECKS := schema/compose web/graphiql
+
+.PHONY: help run prove token test check fmt lint schema web
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## start everything in one process: http://127.0.0.1:8000
+	cargo run
+
+prove: ## kill it under load ten times and show that nothing is lost or doubled
+	cargo run -- prove
+
+test: ## install what the tests need, run all of them, and sum up
+	@scripts/test $(NPM_TESTS)
+
+check: fmt lint ## formatting, lints, and whether the generated files are up to date
+	@scripts/check-generated $(NPM_CHECKS)
+
+fmt: ## formatting
+	cargo fmt --all --check
+
+lint: ## clippy, warnings are errors
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+schema: schema/compose/node_modules ## regenerate schema/: subgraphs, supergraph, public schema, events
+	@scripts/generate-schema
+
+web: web/graphiql/node_modules ## rebuild the pages that the binaries embed
+	npm run --silent --prefix web/graphiql build
+
+%/node_modules: %/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix $*
+	@touch $@
