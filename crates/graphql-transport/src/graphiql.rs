@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{Redirect, Response};
 use axum::routing::get;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH,
@@ -75,11 +75,14 @@ impl fmt::Debug for GraphiqlOptions {
 struct Files;
 
 /// The routes of the page: `/graphiql` and what it loads.
-pub fn graphiql_router(options: &GraphiqlOptions) -> Router {
+#[expect(clippy::needless_pass_by_value, reason = "the options are used up, as those of the other router are")]
+pub fn graphiql_router(options: GraphiqlOptions) -> Router {
     Router::new()
         .route("/graphiql", get(page))
+        // The page's own links are relative to the name without the slash.
+        .route("/graphiql/", get(|| async { Redirect::permanent("../graphiql") }))
         .route("/graphiql/assets/{file}", get(asset))
-        .with_state(Arc::<str>::from(render(options)))
+        .with_state(Arc::<str>::from(render(&options)))
 }
 
 fn render(options: &GraphiqlOptions) -> String {

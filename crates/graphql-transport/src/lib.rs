@@ -29,6 +29,16 @@
 //! | 1012 | the server drains; connect again |
 //! | 1013 | the reader is too slow, or a dependency is missing; try again later |
 //!
+//! # Metrics
+//!
+//! | name | labels |
+//! |---|---|
+//! | `graphql_requests_total` | `transport`, `operation`, `outcome`: `ok`, `field_error`, `request_error`, `refused` (before it was read) |
+//! | `graphql_request_duration_seconds` | `transport` (HTTP only), `operation` |
+//! | `graphql_websocket_connections` | gauge of open sockets |
+//! | `graphql_websocket_closed_total` | `reason`: the close code, `peer` or `pong_timeout` |
+//! | `graphql_subscriptions_active` | gauge |
+//!
 //! Server-sent events are not offered yet: a new response format in `negotiation` is where they start.
 
 mod auth;

@@ -37,7 +37,7 @@ async fn the_page_works_without_any_network() {
         ],
         ..GraphiqlOptions::default()
     };
-    let app = app.merge(graphiql_router(&page));
+    let app = app.merge(graphiql_router(page));
     let server = Server::serve("127.0.0.1:0".parse().unwrap(), options, app, probe).await;
     command.arg(format!("http://{}/graphiql", server.address));
     if let Ok(folder) = std::env::var("TANDEM_TEST_SCREENSHOTS") {

@@ -68,7 +68,7 @@ async fn a_real_client_comes_back_after_a_restart() {
 #[tokio::test]
 async fn a_real_client_comes_back_with_a_fresh_token_after_4403() {
     let server = Server::start(TransportOptions::default()).await;
-    let Some(mut client) = subscribe(&server, "bad,expires:300,ada", "subscription { hanging }") else { return };
+    let Some(mut client) = subscribe(&server, "bad,expires:1500,ada", "subscription { hanging }") else { return };
     assert_eq!(client.line().await["closed"], 4403);
     assert_eq!(client.line().await, json!({ "connected": true }));
     assert_eq!(client.line().await, json!({ "next": { "data": { "hanging": 1 } } }));

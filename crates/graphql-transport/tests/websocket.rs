@@ -11,6 +11,7 @@ use graphql_transport::TransportOptions;
 use http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, reaches};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -268,7 +269,7 @@ async fn without_a_valid_token_it_is_closed_with_4403() {
 async fn a_token_that_expires_ends_the_socket_with_4403() {
     let server = Server::start(TransportOptions::default()).await;
     let mut client = Client::connect(&server).await;
-    client.init("expires:150").await;
+    client.init("expires:1000").await;
     client.subscribe("a", "subscription { hanging }").await;
     assert_eq!(client.receive().await["type"], "next");
     assert_eq!(client.close_code().await, 4403);
@@ -277,7 +278,7 @@ async fn a_token_that_expires_ends_the_socket_with_4403() {
 
 #[tokio::test]
 async fn when_tokens_cannot_be_checked_the_client_is_told_to_come_back() {
-    let server = Server::start(quick(|options| options.init_timeout = Duration::from_millis(100))).await;
+    let server = Server::start(quick(|options| options.init_timeout = Duration::from_secs(1))).await;
     for token in ["unavailable", "hang"] {
         let mut client = Client::connect(&server).await;
         client.send(json!({ "type": "connection_init", "payload": { "Authorization": token } })).await;
@@ -327,7 +328,7 @@ async fn a_slow_reader_slows_its_source_and_misses_nothing() {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_closed_with_1013() {
-    let server = Server::start(quick(|options| options.send_timeout = Duration::from_millis(500))).await;
+    let server = Server::start(quick(|options| options.send_timeout = Duration::from_secs(2))).await;
     let mut client = Client::ready(&server).await;
     client.subscribe("a", "subscription { hanging }").await;
     client.subscribe("b", "subscription { flood(to: 1000000) }").await;
@@ -356,18 +357,38 @@ async fn a_reader_that_takes_nothing_is_closed_with_1013() {
 async fn a_peer_that_does_not_answer_pings_is_dropped() {
     let server = Server::start(quick(|options| {
         options.ping_interval = Duration::from_millis(50);
-        options.pong_timeout = Duration::from_millis(100);
+        options.pong_timeout = Duration::from_secs(2);
     }))
     .await;
     let mut lively = Client::ready(&server).await;
     let mut dead = Client::ready(&server).await;
     dead.subscribe("a", "subscription { hanging }").await;
     // The lively one keeps reading, and so its library answers; the dead one reads nothing.
-    let reading = tokio::spawn(async move { lively.close_code().await });
-    reaches(&server.probe.dropped, 1).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!reading.is_finished(), "a peer that answers must stay");
-    reading.abort();
+    tokio::select! {
+        message = lively.next() => panic!("{message:?}"),
+        () = reaches(&server.probe.dropped, 1) => {}
+    }
+    lively.subscribe("a", "{ hello }").await;
+    assert_eq!(lively.receive().await["type"], "next", "a peer that answers must stay");
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_that_reads_no_pongs_is_held_back_and_closed() {
+    // Far more than the buffers of both ends of a connection hold.
+    const ENDLESS_BYTES: usize = 256 * 1024 * 1024;
+    let server = Server::start(quick(|options| options.send_timeout = Duration::from_secs(1))).await;
+    let mut stream = Client::ready(&server).await.0.into_inner();
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.extend([b'x'; 125]);
+    let pings = ping.repeat(1000);
+    let mut accepted = 0;
+    while accepted < ENDLESS_BYTES {
+        match tokio::time::timeout(PATIENCE, stream.write_all(&pings)).await.expect("closed in time") {
+            Ok(()) => accepted += pings.len(),
+            Err(_) => break,
+        }
+    }
+    assert!(accepted < ENDLESS_BYTES, "the server kept on reading");
 }
 
 #[tokio::test]

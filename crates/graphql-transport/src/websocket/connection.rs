@@ -165,7 +165,7 @@ impl<E: Executor> Connection<E> {
 
     async fn on_event(&mut self, socket: &mut Socket, event: SocketEvent) -> Result<(), End> {
         match event {
-            SocketEvent::RoomAgain => return Ok(()),
+            SocketEvent::FlowChanged => return Ok(()),
             SocketEvent::Gone => return Err(End::Gone { reason: "peer" }),
             SocketEvent::Invalid(reason) => return Err(Close::BadMessage(reason.into()).into()),
             SocketEvent::Binary => return Err(Close::BadMessage("Invalid message: not text".into()).into()),

@@ -32,8 +32,8 @@ pub(crate) enum SocketEvent {
     Binary,
     /// A ping or a pong: the peer lives.
     Alive,
-    /// The queue was full and has room again.
-    RoomAgain,
+    /// The queue has room again, or the connection has stopped taking anything: ask both again.
+    FlowChanged,
     /// A frame that breaks a rule: too large, not UTF-8, not masked.
     Invalid(String),
     /// The peer has closed, or the connection is lost.
@@ -47,13 +47,24 @@ pub(crate) struct Socket {
     max_messages: usize,
     max_bytes: usize,
     unflushed: bool,
+    /// The library has queued a pong in a buffer of its own, which has no bound: nothing is read until it has left.
+    pong_waits: bool,
     /// Since when the connection takes nothing although something waits.
     blocked_since: Option<Instant>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: Transport, max_messages: usize, max_bytes: usize) -> Self {
-        Self { stream, queue: VecDeque::new(), queued_bytes: 0, max_messages, max_bytes, unflushed: false, blocked_since: None }
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            max_messages,
+            max_bytes,
+            unflushed: false,
+            pong_waits: false,
+            blocked_since: None,
+        }
     }
 
     /// Whether another message may be produced. One that is too large for the queue passes when it is alone.
@@ -83,21 +94,27 @@ impl Socket {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         let was_full = !self.has_room();
+        let was_blocked = self.blocked_since.is_some();
         if self.write(cx).is_err() {
             return Poll::Ready(SocketEvent::Gone);
         }
-        if !self.has_room() {
-            return Poll::Pending;
+        if (was_full && self.has_room()) || (!was_blocked && self.blocked_since.is_some()) {
+            return Poll::Ready(SocketEvent::FlowChanged);
         }
-        if was_full {
-            return Poll::Ready(SocketEvent::RoomAgain);
+        if !self.has_room() || self.pong_waits {
+            return Poll::Pending;
         }
         let event = match Pin::new(&mut self.stream).poll_next(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(message))) => match message {
                 Message::Text(text) => SocketEvent::Text(text),
                 Message::Binary(_) => SocketEvent::Binary,
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => SocketEvent::Alive,
+                Message::Ping(_) => {
+                    self.unflushed = true;
+                    self.pong_waits = true;
+                    SocketEvent::Alive
+                }
+                Message::Pong(_) | Message::Frame(_) => SocketEvent::Alive,
                 Message::Close(_) => SocketEvent::Gone,
             },
             Poll::Ready(Some(Err(error))) => match error {
@@ -130,7 +147,10 @@ impl Socket {
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx)? {
                 Poll::Pending => return self.blocked(),
-                Poll::Ready(()) => self.unflushed = false,
+                Poll::Ready(()) => {
+                    self.unflushed = false;
+                    self.pong_waits = false;
+                }
             }
         }
         self.blocked_since = None;
