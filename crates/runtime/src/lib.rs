@@ -1,1 +1,25 @@
-//! runtime
+//! What every service needs around its business; knows nothing of any business.
+//!
+//! - [`settings`]: errors that name the setting, what was read and what is allowed
+//! - [`service_settings`]: the settings that both services have, as groups for clap
+//! - [`telemetry`]: logs on stderr, pretty for people and JSON for machines
+//! - [`lifecycle`]: signals, draining, and the end after a grace time
+//! - [`serve`]: bind and serve HTTP, bounded and drained
+//! - [`health`]: `/health/live` and `/health/ready` with named checks
+//! - [`metrics`]: `/metrics` for Prometheus
+//! - [`auth`]: JSON Web Tokens, verified and signed
+
+pub mod auth;
+pub mod health;
+pub mod lifecycle;
+pub mod metrics;
+pub mod serve;
+pub mod service_settings;
+pub mod settings;
+pub mod telemetry;
+
+/// Makes `ring` the process's TLS provider. Called by what needs TLS here; harmless to repeat.
+pub fn install_tls_provider() {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

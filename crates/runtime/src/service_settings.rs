@@ -1,0 +1,339 @@
+//! The settings that both services have, as groups for clap, so that they are called the same everywhere.
+//!
+//! Values are read as text and checked by methods: clap's own errors would name the flag instead of the variable, and repeat secrets. An empty
+//! variable is the same as none, because compose files cannot leave one out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use database::DatabaseUrl;
+
+use crate::auth::{Jwks, Secret, TokenError, TokenSigner, TokenVerifier};
+use crate::settings::SettingError;
+
+/// Whose tokens are believed.
+#[derive(Args, Clone, Default)]
+pub struct AuthArgs {
+    /// Secrets for tokens, separated by commas, each of at least 32 bytes: the first signs, all verify.
+    #[arg(long, env = "JWT_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    jwt_secret: Option<String>,
+    /// A file with such secrets.
+    #[arg(long, env = "JWT_SECRET_FILE", value_name = "FILE")]
+    jwt_secret_file: Option<PathBuf>,
+    /// A file or URL of public keys (a JSON Web Key Set).
+    #[arg(long, env = "JWKS", value_name = "FILE|URL")]
+    jwks: Option<String>,
+}
+
+impl std::fmt::Debug for AuthArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthArgs")
+            .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| "(secret)"))
+            .field("jwt_secret_file", &self.jwt_secret_file)
+            .field("jwks", &self.jwks)
+            .finish()
+    }
+}
+
+/// What `JWT_SECRET` may be, for the error when nothing is set.
+const AUTH_ALLOWED: &str =
+    "a secret of at least 32 bytes (for example: openssl rand -hex 32); JWT_SECRET_FILE or JWKS would do as well";
+
+impl AuthArgs {
+    /// A verifier of all secrets and keys.
+    ///
+    /// # Errors
+    ///
+    /// When there is neither a secret nor a key set, or one of them cannot be used.
+    pub async fn verifier(&self) -> Result<TokenVerifier, SettingError> {
+        let secrets = self.secrets()?;
+        let jwks = match given(self.jwks.as_deref()) {
+            None if secrets.is_empty() => return Err(missing("JWT_SECRET", AUTH_ALLOWED)),
+            None => None,
+            Some(source) => {
+                let Ok(parsed) = source.parse();
+                let allowed = |error| format!("a readable file or a URL of a key set ({error})");
+                Some(Jwks::load(parsed).await.map_err(|error| SettingError::invalid("JWKS", source, allowed(error)))?)
+            }
+        };
+        Ok(TokenVerifier::new(&secrets, jwks))
+    }
+
+    /// Signs with the first secret.
+    ///
+    /// # Errors
+    ///
+    /// When there is no usable secret.
+    pub fn signer(&self) -> Result<TokenSigner, SettingError> {
+        let secrets = self.secrets()?;
+        let first = secrets
+            .first()
+            .ok_or_else(|| missing("JWT_SECRET", "a secret of at least 32 bytes, or JWT_SECRET_FILE a file of one"))?;
+        Ok(TokenSigner::new(first))
+    }
+
+    fn secrets(&self) -> Result<Vec<Secret>, SettingError> {
+        let value = given(self.jwt_secret.as_deref()).map(str::to_owned);
+        let file = self.jwt_secret_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        Secret::from_setting("JWT_SECRET", value, file)
+    }
+}
+
+/// Where the service's database is.
+#[derive(Args, Clone)]
+pub struct DatabaseArgs {
+    /// postgres://user:password@host:5432/name or sqlite://path/to/file.db.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Whether to bring the tables up to date at the start: true or false.
+    #[arg(long, env = "MIGRATE_ON_START", value_name = "BOOL", default_value = "true")]
+    migrate_on_start: String,
+}
+
+impl std::fmt::Debug for DatabaseArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url().map(|url| url.to_string());
+        f.debug_struct("DatabaseArgs").field("database_url", &url).field("migrate_on_start", &self.migrate_on_start).finish()
+    }
+}
+
+impl DatabaseArgs {
+    /// The URL.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or no URL of a database; what was read is not repeated, because it may hold a password.
+    pub fn url(&self) -> Result<DatabaseUrl, SettingError> {
+        let allowed = "postgres://user:password@host:5432/name or sqlite://path/to/file.db";
+        let text = given(self.database_url.as_deref()).ok_or_else(|| missing("DATABASE_URL", allowed))?;
+        text.parse().map_err(|error| SettingError::invalid_secret("DATABASE_URL", format!("{allowed} ({error})")))
+    }
+
+    /// Whether to migrate at the start.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither true nor false.
+    pub fn migrate_on_start(&self) -> Result<bool, SettingError> {
+        boolean("MIGRATE_ON_START", &self.migrate_on_start, true)
+    }
+}
+
+/// How to reach the broker.
+#[derive(Args, Clone, Debug)]
+pub struct BrokerArgs {
+    /// Kafka's brokers: host:port, separated by commas.
+    #[arg(long, env = "KAFKA_BROKERS", value_name = "HOST:PORT,…")]
+    kafka_brokers: Option<String>,
+    /// Stands in front of the names of all topics, to keep environments apart on one Kafka.
+    #[arg(long, env = "TOPIC_PREFIX", value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    topic_prefix: String,
+}
+
+/// Kafka allows 249 characters for a topic; what is left is more than any topic's own name with `.dlq` needs.
+const TOPIC_PREFIX_MAX_CHARS: usize = 200;
+
+impl BrokerArgs {
+    /// The brokers; `None` when none are given.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is no `host:port`.
+    pub fn kafka_brokers(&self) -> Result<Option<Vec<String>>, SettingError> {
+        let Some(text) = given(self.kafka_brokers.as_deref()) else { return Ok(None) };
+        let brokers: Vec<String> = text.split(',').map(|broker| broker.trim().to_owned()).collect();
+        if brokers.iter().all(|broker| is_host_and_port(broker)) {
+            return Ok(Some(brokers));
+        }
+        Err(SettingError::invalid("KAFKA_BROKERS", text, "host:port, several of them separated by commas"))
+    }
+
+    /// The prefix; may be empty.
+    ///
+    /// # Errors
+    ///
+    /// When Kafka would not take it in a topic's name.
+    pub fn topic_prefix(&self) -> Result<&str, SettingError> {
+        let prefix = self.topic_prefix.as_str();
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if prefix.chars().all(legal) && prefix.len() <= TOPIC_PREFIX_MAX_CHARS {
+            return Ok(prefix);
+        }
+        let allowed = format!("at most {TOPIC_PREFIX_MAX_CHARS} letters, digits, points, underscores and hyphens");
+        Err(SettingError::invalid("TOPIC_PREFIX", prefix, allowed))
+    }
+}
+
+/// The token to print.
+#[derive(Args, Clone, Debug)]
+pub struct TokenArgs {
+    /// Whom the token stands for.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// What it allows, for example `admin`; may be repeated.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// How long it is good: a number and s, m, h or d.
+    #[arg(long, value_name = "TIME", default_value = "12h")]
+    ttl: String,
+    #[command(flatten)]
+    auth: AuthArgs,
+}
+
+/// Why no token was printed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenArgsError {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The user's name or a scope cannot stand in a token.
+    #[error("no token for this user and scope: {0}")]
+    Token(#[from] TokenError),
+}
+
+impl TokenArgs {
+    /// The signed token.
+    ///
+    /// # Errors
+    ///
+    /// When there is no secret, or what was asked for cannot be signed.
+    pub fn sign(&self) -> Result<String, TokenArgsError> {
+        let ttl = duration("--ttl", &self.ttl)?;
+        Ok(self.auth.signer()?.sign(&self.user, &self.scope, ttl)?)
+    }
+}
+
+/// A time such as `90s`, `15m`, `12h` or `7d`; at least a second.
+///
+/// # Errors
+///
+/// When it is none of these.
+pub fn duration(name: &'static str, text: &str) -> Result<Duration, SettingError> {
+    let seconds = |unit: char| match unit {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(60 * 60),
+        'd' => Some(24 * 60 * 60),
+        _ => None,
+    };
+    let parse = || {
+        let unit = text.chars().next_back()?;
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(seconds(unit)?).filter(|seconds| *seconds > 0)
+    };
+    parse().map(Duration::from_secs).ok_or_else(|| SettingError::invalid(name, text, "a number and s, m, h or d, such as 12h"))
+}
+
+/// An address to listen on; the host is looked up when it is bound.
+///
+/// # Errors
+///
+/// When it is no `host:port`.
+pub fn listen_address(text: &str) -> Result<String, SettingError> {
+    if is_host_and_port(text) {
+        return Ok(text.to_owned());
+    }
+    Err(SettingError::invalid("LISTEN", text, "host:port, such as 0.0.0.0:8000 or [::]:8000"))
+}
+
+/// `true` or `false`; `default` when empty.
+///
+/// # Errors
+///
+/// Anything else.
+pub fn boolean(name: &'static str, text: &str, default: bool) -> Result<bool, SettingError> {
+    match text {
+        "" => Ok(default),
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(SettingError::invalid(name, other, "true or false")),
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(char::is_whitespace) && !host.contains('/');
+        let is_bracketed = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        is_host && is_bracketed && port.parse::<u16>().is_ok()
+    })
+}
+
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn missing(name: &'static str, allowed: &str) -> SettingError {
+    SettingError::Missing { name, allowed: allowed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Everything {
+        #[command(flatten)]
+        auth: AuthArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        broker: BrokerArgs,
+    }
+
+    fn parse(args: &[&str]) -> Everything {
+        Everything::try_parse_from(["test"].iter().chain(args)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_wrong_value_names_the_variable_and_what_is_allowed_but_no_secret() {
+        let everything =
+            parse(&["--database-url", "mysql://root:hunter2@db/x", "--migrate-on-start", "maybe", "--jwt-secret", "hunter2"]);
+        let url = everything.database.url().unwrap_err().to_string();
+        assert!(url.contains("DATABASE_URL") && url.contains("postgres://") && !url.contains("hunter2"), "{url}");
+        let migrate = everything.database.migrate_on_start().unwrap_err().to_string();
+        assert_eq!(migrate, "MIGRATE_ON_START is \"maybe\", but must be true or false");
+        let secret = everything.auth.verifier().await.unwrap_err().to_string();
+        assert!(secret.contains("JWT_SECRET") && secret.contains("32 bytes") && !secret.contains("hunter2"), "{secret}");
+        assert!(!format!("{everything:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn nothing_and_an_empty_variable_are_the_same() {
+        for args in [&[][..], &["--database-url", "", "--jwt-secret", "", "--jwks", "", "--kafka-brokers", ""]] {
+            let everything = parse(args);
+            assert!(matches!(everything.database.url(), Err(SettingError::Missing { name: "DATABASE_URL", .. })));
+            assert!(matches!(everything.auth.verifier().await, Err(SettingError::Missing { name: "JWT_SECRET", .. })));
+            assert!(matches!(everything.auth.signer(), Err(SettingError::Missing { .. })));
+            assert_eq!(everything.broker.kafka_brokers().unwrap(), None);
+            assert_eq!(everything.broker.topic_prefix().unwrap(), "");
+        }
+    }
+
+    #[test]
+    fn brokers_addresses_and_prefixes_are_checked_before_anything_is_started() {
+        let brokers = |text| parse(&["--kafka-brokers", text]).broker.kafka_brokers();
+        assert_eq!(brokers("a:9092, b:9093").unwrap().unwrap(), ["a:9092", "b:9093"]);
+        for text in ["a", "a:", ":9092", "a:9092,", "a:99999", "http://a:9092"] {
+            assert!(brokers(text).is_err(), "{text}");
+        }
+        assert!(parse(&["--topic-prefix", "staging/"]).broker.topic_prefix().is_err());
+        for text in ["0.0.0.0:8001", "[::]:8001", "localhost:0"] {
+            listen_address(text).unwrap();
+        }
+        for text in ["8001", "0.0.0.0", "::1:8001", "0.0.0.0:eighty"] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(duration("--ttl", "90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("--ttl", "2d").unwrap(), Duration::from_secs(172_800));
+        for text in ["", "12", "h", "-1h", "0s", "1w", "1.5h", "99999999999999999999d", "18446744073709551615d"] {
+            assert!(duration("--ttl", text).is_err(), "{text}");
+        }
+    }
+}
