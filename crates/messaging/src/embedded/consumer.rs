@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
+use super::ask;
 use super::log::{Membership, Topic};
 use super::writer::Command;
-use super::{Seek, ask};
 use crate::broker::{Batch, BrokerError, Consumer, TopicPartition};
 
 /// A wake-up that got lost delays by this much. None should; the poll costs a look at a few numbers in memory.
@@ -32,6 +32,8 @@ struct Partition {
     topic: Arc<Topic>,
     next_offset: i64,
     paused: bool,
+    /// Changes whenever the partition is moved: batches from before then are nobody's.
+    assignment: u64,
 }
 
 impl Partition {
@@ -57,7 +59,8 @@ impl EmbeddedConsumer {
             for partition in 0..topic.partitions() {
                 let source = TopicPartition { topic: name.clone(), partition };
                 let next_offset = log.stored_offset(&membership.group, &source).await?;
-                partitions.push(Partition { source, topic: Arc::clone(&topic), next_offset, paused: false });
+                let assignment = membership.new_assignment();
+                partitions.push(Partition { source, topic: Arc::clone(&topic), next_offset, paused: false, assignment });
             }
         }
         let changed = log.changed.subscribe();
@@ -65,18 +68,11 @@ impl EmbeddedConsumer {
     }
 
     fn follow_seeks(&mut self) {
-        let mut topic = None;
-        let mut seek = None;
-        for partition in &mut self.partitions {
-            // Partitions of one topic stand together: a seek is taken once for all of them.
-            if topic.as_ref() != Some(&partition.source.topic) {
-                seek = self.membership.take_seek(&partition.source.topic);
-                topic = Some(partition.source.topic.clone());
-            }
-            match seek {
-                Some(Seek::Start) => partition.next_offset = 0,
-                Some(Seek::End) => partition.next_offset = partition.end_offset(),
-                None => {}
+        for (source, next_offset) in self.membership.take_seeks() {
+            let assignment = self.membership.new_assignment();
+            if let Some(partition) = self.partition(&source) {
+                partition.next_offset = next_offset;
+                partition.assignment = assignment;
             }
         }
     }
@@ -103,12 +99,17 @@ impl EmbeddedConsumer {
             source,
             end_offset: Some(partition.end_offset()),
             deliveries: deliveries.into(),
-            assignment: self.membership.number,
+            assignment: partition.assignment,
         }))
     }
 
     fn partition(&mut self, source: &TopicPartition) -> Option<&mut Partition> {
         self.partitions.iter_mut().find(|partition| partition.source == *source)
+    }
+
+    /// The batch's partition, unless it was moved since.
+    fn assigned(&mut self, batch: &Batch) -> Option<&mut Partition> {
+        self.partition(&batch.source).filter(|partition| partition.assignment == batch.assignment)
     }
 }
 
@@ -136,19 +137,14 @@ impl Consumer for EmbeddedConsumer {
     }
 
     async fn store(&mut self, batch: &Batch, done: usize) -> Result<(), BrokerError> {
-        if batch.assignment != self.membership.number {
-            return Err(BrokerError::PartitionLost(batch.source.clone()));
-        }
-        if let Some(last) = done.checked_sub(1).and_then(|last| batch.deliveries.get(last)) {
-            self.membership.log.store(&self.membership.group, &batch.source, last.offset + 1);
-        }
-        Ok(())
+        let lost = || BrokerError::PartitionLost(batch.source.clone());
+        self.assigned(batch).ok_or_else(lost)?;
+        let Some(last) = done.checked_sub(1).and_then(|last| batch.deliveries.get(last)) else { return Ok(()) };
+        if self.membership.store(&batch.source, last.offset + 1) { Ok(()) } else { Err(lost()) }
     }
 
     async fn hold(&mut self, batch: &Batch, from: usize) -> Result<(), BrokerError> {
-        if batch.assignment == self.membership.number
-            && let Some(partition) = self.partition(&batch.source)
-        {
+        if let Some(partition) = self.assigned(batch) {
             partition.paused = true;
             if let Some(first) = batch.deliveries.get(from) {
                 partition.next_offset = first.offset;

@@ -63,8 +63,8 @@ struct State {
     groups: HashSet<String>,
     /// Stored by consumers and not yet written.
     offsets: Offsets,
-    /// For consumers that are running; taken by them.
-    seeks: HashMap<(String, String), Seek>,
+    /// Where running consumers are to move, by group; taken by them. What they store meanwhile does not count.
+    seeks: HashMap<String, HashMap<TopicPartition, i64>>,
 }
 
 pub(super) struct Log {
@@ -74,7 +74,7 @@ pub(super) struct Log {
     pub(super) changed: watch::Sender<u64>,
     /// Offsets were stored: write them soon.
     pub(super) offsets_stored: Notify,
-    memberships: AtomicU64,
+    assignments: AtomicU64,
 }
 
 impl Log {
@@ -94,7 +94,7 @@ impl Log {
             state: Mutex::new(State { topics, ..State::default() }),
             changed: watch::Sender::new(0),
             offsets_stored: Notify::new(),
-            memberships: AtomicU64::new(0),
+            assignments: AtomicU64::new(0),
         })
     }
 
@@ -136,16 +136,7 @@ impl Log {
         if !self.state().groups.insert(group.to_owned()) {
             return Err(BrokerError::GroupInUse { group: group.to_owned() });
         }
-        Ok(Membership {
-            log: Arc::clone(self),
-            group: group.to_owned(),
-            number: self.memberships.fetch_add(1, Ordering::Relaxed),
-        })
-    }
-
-    pub(super) fn store(&self, group: &str, partition: &TopicPartition, next_offset: i64) {
-        self.state().offsets.insert((group.to_owned(), partition.clone()), next_offset);
-        self.offsets_stored.notify_one();
+        Ok(Membership { log: Arc::clone(self), group: group.to_owned() })
     }
 
     pub(super) fn take_offsets(&self) -> Offsets {
@@ -162,14 +153,16 @@ impl Log {
 
     pub(super) fn seek(&self, group: &str, topic: &str, to: Seek) -> Result<(), BrokerError> {
         let found = self.topic(topic)?;
-        let mut state = self.state();
-        for partition in 0..found.partitions() {
+        let place = |partition| {
             let next_offset = if to == Seek::Start { 0 } else { found.head(partition) };
-            let partition = TopicPartition { topic: topic.to_owned(), partition };
-            state.offsets.insert((group.to_owned(), partition), next_offset);
-        }
+            (TopicPartition { topic: topic.to_owned(), partition }, next_offset)
+        };
+        let places: Vec<_> = (0..found.partitions()).map(place).collect();
+        let mut state = self.state();
+        let stored = places.iter().map(|(partition, offset)| ((group.to_owned(), partition.clone()), *offset));
+        state.offsets.extend(stored);
         if state.groups.contains(group) {
-            state.seeks.insert((group.to_owned(), topic.to_owned()), to);
+            state.seeks.entry(group.to_owned()).or_default().extend(places);
         }
         drop(state);
         self.wake_consumers();
@@ -228,18 +221,29 @@ fn delivery(source: &TopicPartition, row: &QueryResult) -> Result<Delivery, Brok
 pub(super) struct Membership {
     pub(super) log: Arc<Log>,
     pub(super) group: String,
-    /// Tells this membership's batches from those of another one.
-    pub(super) number: u64,
 }
 
 impl Membership {
-    /// A seek that was asked for since the last call.
-    pub(super) fn take_seek(&self, topic: &str) -> Option<Seek> {
+    /// A number that no partition was assigned under before.
+    pub(super) fn new_assignment(&self) -> u64 {
+        self.log.assignments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where to move, if that was asked for since the last call.
+    pub(super) fn take_seeks(&self) -> HashMap<TopicPartition, i64> {
+        self.log.state().seeks.remove(&self.group).unwrap_or_default()
+    }
+
+    /// Answers false, and stores nothing, for a partition that is to be moved.
+    pub(super) fn store(&self, partition: &TopicPartition, next_offset: i64) -> bool {
         let mut state = self.log.state();
-        if state.seeks.is_empty() {
-            return None;
+        if state.seeks.get(&self.group).is_some_and(|seeks| seeks.contains_key(partition)) {
+            return false;
         }
-        state.seeks.remove(&(self.group.clone(), topic.to_owned()))
+        state.offsets.insert((self.group.clone(), partition.clone()), next_offset);
+        drop(state);
+        self.log.offsets_stored.notify_one();
+        true
     }
 }
 
@@ -247,8 +251,7 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.log.state();
         state.groups.remove(&self.group);
-        let group = &self.group;
-        state.seeks.retain(|(seeking, _), _| seeking != group);
+        state.seeks.remove(&self.group);
     }
 }
 
@@ -259,12 +262,12 @@ async fn head(db: &Database, topic: &str, partition: i32) -> Result<i64, BrokerE
     rows.first().map_or(Ok(0), |row| get(row, 0))
 }
 
-async fn query<const N: usize>(db: &Database, sql: &str, values: [Value; N]) -> Result<Vec<QueryResult>, BrokerError> {
+pub(super) async fn query<const N: usize>(db: &Database, sql: &str, values: [Value; N]) -> Result<Vec<QueryResult>, BrokerError> {
     let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
     db.reader().query_all_raw(statement).await.map_err(|error| storage(error.into()))
 }
 
-fn get<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, BrokerError> {
+pub(super) fn get<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, BrokerError> {
     row.try_get_by_index(index).map_err(|error| storage(error.into()))
 }
 
@@ -332,23 +335,4 @@ pub(super) async fn insert_topics(tx: &DatabaseTransaction, topics: &[TopicSpec]
         tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
     }
     Ok(())
-}
-
-/// Removes up to `limit` records that are older than `retention_ms` and that every group which stored an offset for
-/// their partition is done with; at least one such group. The last record of a partition stays, because the next
-/// offset follows from it.
-pub(super) async fn prune_records_batch(tx: &DatabaseTransaction, retention_ms: i64, limit: usize) -> Result<u64, DbErr> {
-    let now = database::now_ms_sql(DbBackend::Sqlite);
-    let sql = format!(
-        r#"DELETE FROM log_records WHERE rowid IN (
-             SELECT r.rowid FROM log_records AS r
-             JOIN (SELECT topic, partition, MIN(next_offset) AS next_offset FROM log_offsets GROUP BY topic, partition) AS d
-               ON d.topic = r.topic AND d.partition = r.partition AND r."offset" < d.next_offset
-             WHERE r.appended_at_ms < {now} - $1
-               AND r."offset" < (SELECT MAX(m."offset") FROM log_records AS m WHERE m.topic = r.topic AND m.partition = r.partition)
-             LIMIT $2)"#
-    );
-    let values = [retention_ms.into(), bigint(limit)];
-    let done = tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
-    Ok(done.rows_affected())
 }

@@ -16,6 +16,7 @@
 mod consumer;
 mod log;
 mod partitioner;
+mod retention;
 mod writer;
 
 use std::sync::Arc;

@@ -8,11 +8,9 @@ use database::DatabaseError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::log::{
-    Log, Offsets, Placed, Prepared, insert_records_batch, insert_topics, prune_records_batch, storage, write_offsets_batch,
-};
+use super::log::{Log, Offsets, Placed, Prepared, insert_records_batch, insert_topics, storage, write_offsets_batch};
+use super::retention;
 use crate::broker::{BrokerError, TopicSpec};
-use crate::sql::millis;
 
 type Answer = oneshot::Sender<Result<(), BrokerError>>;
 
@@ -45,8 +43,8 @@ const OFFSETS_WAIT: Duration = Duration::from_millis(20);
 /// How often old records are looked for, if there is a retention.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
-/// Records removed at a time; publishers wait meanwhile.
-const PRUNE_BATCH_RECORDS: usize = 1_000;
+/// How soon again when one round was not enough. In between publishers have their turn.
+const PRUNE_EVERY_BUSY: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     log: Arc<Log>,
@@ -220,14 +218,10 @@ impl Writer {
 
     async fn prune(&mut self) {
         self.prune_at = Instant::now() + PRUNE_EVERY;
-        let Some(retention_ms) = self.retention.map(millis) else { return };
-        let pruning = self.log.db.transaction("prune log", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(prune_records_batch(tx, retention_ms, PRUNE_BATCH_RECORDS).await?) })
-        });
-        match pruning.await {
-            // A full batch: there is probably more, but publishers go first.
-            Ok(removed) if removed == PRUNE_BATCH_RECORDS as u64 => self.prune_at = Instant::now() + PRUNE_EVERY / 10,
-            Ok(_) => {}
+        let Some(retention) = self.retention else { return };
+        match retention::prune(&self.log, retention).await {
+            Ok(true) => self.prune_at = Instant::now() + PRUNE_EVERY_BUSY,
+            Ok(false) => {}
             Err(error) => tracing::warn!(%error, "could not prune the log; later again"),
         }
     }

@@ -3,4 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod consumer;
+mod consumer_failures;
 mod embedded;
+mod inbox;
+mod outbox;
+mod relay;
+mod support;

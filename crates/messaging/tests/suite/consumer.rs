@@ -1,0 +1,165 @@
+//! The consumer loop when messages are bad.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use database::testing::{TestDatabase, on_both, sqlite};
+use messaging::consumer::dead_letter_header;
+use messaging::{Broker, ConsumerStatus, DeadLetter, Delivery, Record, TopicSpec};
+use uuid::Uuid;
+
+use crate::support::{TestBroker, TestHandler, TestMigrator, applied, count, event, eventually, new_log, run_loop, soon};
+
+/// A broker with topic `tasks` and its dead-letter topic.
+pub(crate) async fn broker(log: &TestDatabase) -> TestBroker {
+    let inner = messaging::EmbeddedBroker::open((*log).clone(), messaging::EmbeddedOptions::default()).await.unwrap();
+    let tasks = TopicSpec::new("tasks");
+    inner.ensure_topics(&[tasks.clone(), tasks.dead_letters()]).await.unwrap();
+    TestBroker::new(inner)
+}
+
+pub(crate) async fn publish(broker: &TestBroker, records: &[Record]) {
+    for answer in broker.inner.publish(records).await {
+        answer.unwrap();
+    }
+}
+
+/// The next `count` dead letters, read by a group of their own.
+pub(crate) async fn dead_letters(broker: &TestBroker, count: usize) -> Vec<(Delivery, DeadLetter)> {
+    let group = Uuid::now_v7().to_string();
+    let mut consumer = broker.inner.consumer(&group, &["tasks.dlq".to_owned()]).await.unwrap();
+    let mut letters = Vec::new();
+    while letters.len() < count {
+        let batch = soon("dead letters", consumer.next_batch(100)).await.unwrap();
+        let read = |delivery: &Delivery| (delivery.clone(), DeadLetter::from_delivery(delivery).unwrap());
+        letters.extend(batch.deliveries.iter().map(read));
+    }
+    letters
+}
+
+/// The next delivery for the loop's group, after the loop is gone.
+pub(crate) async fn nothing_left(broker: &TestBroker) -> bool {
+    publish(broker, &[event("tasks", "last", "last")]).await;
+    let mut consumer = broker.inner.consumer("group", &["tasks".to_owned()]).await.unwrap();
+    let batch = soon("the last one", consumer.next_batch(1_000)).await.unwrap();
+    batch.deliveries.len() == 1 && batch.deliveries[0].payload == "last"
+}
+
+fn payloads(applied: &[(i32, String)]) -> Vec<&str> {
+    applied.iter().map(|(_, payload)| payload.as_str()).collect()
+}
+
+on_both!(TestMigrator;
+    async fn one_poisonous_message_among_200_stops_no_other(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let mut records: Vec<_> = (0..200).map(|n| event("tasks", "one key", &n.to_string())).collect();
+        records[117] = event("tasks", "one key", "poison");
+        publish(&broker, &records).await;
+        let handler = TestHandler::new();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("199 are applied", || async { count(db, "applied").await == 199 }).await;
+        let letters = dead_letters(&broker, 1).await;
+        running.stop().await;
+
+        let expected: Vec<_> = (0..200).filter(|n| *n != 117).map(|n| n.to_string()).collect();
+        assert_eq!(payloads(&applied(db).await), expected, "each once, in order");
+        assert_eq!(handler.committed.load(Ordering::SeqCst), 199);
+        assert_eq!(handler.attempts.lock().unwrap()[0], 200, "the whole batch is tried first");
+        let (delivery, letter) = &letters[0];
+        assert_eq!(letter.original, records[117]);
+        assert_eq!((letter.offset, letter.group.as_str()), (117, "group"));
+        assert_eq!(letter.reason, "cannot apply poison");
+        assert_eq!(delivery.event_id(), letters[0].0.event_id());
+        assert_eq!(delivery.headers.get(dead_letter_header::EVENT_ID), records[117].headers.get("ce_id"));
+        assert!(nothing_left(&broker).await);
+    }
+
+    async fn a_panicking_handler_costs_one_message_and_not_the_loop(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads_sent = ["a", "panic", "b"];
+        let records: Vec<_> = payloads_sent.iter().map(|payload| event("tasks", "key", payload)).collect();
+        publish(&broker, &records).await;
+        let handler = TestHandler::new();
+        handler.panic_after_commit.store(true, Ordering::SeqCst);
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        let letters = dead_letters(&broker, 1).await;
+        assert!(letters[0].1.reason.contains("told to panic by panic"), "{}", letters[0].1.reason);
+        publish(&broker, &[event("tasks", "key", "c")]).await;
+        eventually("the loop goes on", || async { count(db, "applied").await == 3 }).await;
+        assert_eq!(payloads(&applied(db).await), ["a", "b", "c"]);
+        assert!(running.handle.status().is_running());
+        running.stop().await;
+    }
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_without_an_id_is_put_away_as_it_was() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    let mut malformed = event("tasks", "key", "whatever");
+    malformed.headers.set("ce_id", "not a uuid");
+    let mut nameless = event("tasks", "key", "nameless");
+    nameless.headers = messaging::Headers::new();
+    publish(&broker, &[malformed.clone(), event("tasks", "key", "good"), nameless.clone()]).await;
+    let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
+    let letters = dead_letters(&broker, 2).await;
+    assert_eq!(letters[0].1.original, malformed);
+    assert_eq!(letters[1].1.original, nameless);
+    assert!(letters[0].1.reason.contains("not a UUID"));
+    eventually("the good one is applied", || async { count(&db, "applied").await == 1 }).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_poisonous_messages_stop_the_consumer_instead_of_draining_the_topic() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    let mut records: Vec<_> = (0..12).map(|n| event("tasks", "key", &format!("poison {n}"))).collect();
+    records.insert(2, event("tasks", "key", "good"));
+    publish(&broker, &records).await;
+    let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
+    let mut status = running.handle.watch();
+    let stopped = |status: &ConsumerStatus| matches!(status, ConsumerStatus::Stopped { .. });
+    soon("stopped", status.wait_for(stopped)).await.unwrap();
+    let ConsumerStatus::Stopped { reason } = running.handle.status() else { panic!() };
+    assert!(reason.contains("5 messages in a row"), "{reason}");
+    // Two, one good one that ends the run, and five in a row.
+    assert_eq!(dead_letters(&broker, 7).await.len(), 7);
+
+    running.handle.resume();
+    soon("stopped again", status.wait_for(|status| !stopped(status))).await.unwrap();
+    soon("stopped again", status.wait_for(stopped)).await.unwrap();
+    let letters = dead_letters(&broker, 12).await;
+    let reasons: Vec<_> = letters.iter().map(|(_, letter)| letter.reason.clone()).collect();
+    let expected: Vec<_> = (0..12).map(|n| format!("cannot apply poison {n}")).collect();
+    assert_eq!(reasons, expected, "each once, in order");
+
+    running.handle.resume();
+    soon("running", status.wait_for(ConsumerStatus::is_running)).await.unwrap();
+    publish(&broker, &[event("tasks", "key", "fine again")]).await;
+    eventually("it goes on", || async { count(&db, "applied").await == 2 }).await;
+    running.stop().await;
+    assert_eq!(*status.borrow(), ConsumerStatus::Finished);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_healthy_partition_does_not_hide_that_another_one_is_rubbish() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
+    let mut status = running.handle.watch();
+    // Each rubbish message is followed by one good one of another partition, which keeps the run over all short.
+    for n in 0..10 {
+        publish(&broker, &[event("tasks", "key-0", "poison"), event("tasks", "key-1", "good")]).await;
+        eventually("the good one is applied or the loop stopped", || async {
+            count(&db, "applied").await > n || !running.handle.status().is_running()
+        })
+        .await;
+    }
+    soon("stopped", status.wait_for(|status| !status.is_running())).await.unwrap();
+    assert!(matches!(running.handle.status(), ConsumerStatus::Stopped { .. }));
+    assert!(count(&db, "applied").await > 0);
+    running.stop().await;
+}

@@ -1,0 +1,128 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use database::Database;
+use messaging::inbox::claim_batch;
+use messaging::{
+    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Delivery, Gate, Handler, HandlerError, Headers, Record, TopicSpec,
+};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::INBOX;
+
+/// Claims each event and writes its payload down; some payloads mean trouble.
+///
+/// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set.
+pub(crate) struct TestHandler {
+    pub(crate) stuck: AtomicBool,
+    pub(crate) panic_after_commit: AtomicBool,
+    /// Transactions that ended in each way, by the number of deliveries.
+    pub(crate) attempts: Mutex<Vec<usize>>,
+    /// Deliveries whose commit was told.
+    pub(crate) committed: AtomicUsize,
+    /// A permit lets one transaction go on; plenty unless a test takes them away.
+    pub(crate) permits: Semaphore,
+    /// How many transactions were begun.
+    pub(crate) begun: watch::Sender<usize>,
+    /// While set, [`Handler::committed`] does not come back.
+    pub(crate) hang_after_commit: AtomicBool,
+}
+
+impl TestHandler {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stuck: AtomicBool::new(false),
+            panic_after_commit: AtomicBool::new(false),
+            attempts: Mutex::default(),
+            committed: AtomicUsize::new(0),
+            permits: Semaphore::new(Semaphore::MAX_PERMITS),
+            begun: watch::Sender::new(0),
+            hang_after_commit: AtomicBool::new(false),
+        })
+    }
+}
+
+#[async_trait]
+impl Handler for TestHandler {
+    type Committed = usize;
+
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<usize, HandlerError> {
+        self.begun.send_modify(|begun| *begun += 1);
+        self.permits.acquire().await.unwrap().forget();
+        self.attempts.lock().unwrap().push(batch.len());
+        let ids = batch.iter().map(Delivery::event_id).collect::<Result<Vec<_>, _>>()?;
+        let mut new = claim_batch(tx, INBOX, &ids).await?;
+        for (delivery, id) in batch.iter().zip(ids) {
+            let payload = String::from_utf8(delivery.payload.to_vec()).unwrap();
+            if payload.starts_with("poison") {
+                return Err(HandlerError::permanent(format!("cannot apply {payload}")));
+            }
+            assert!(!payload.starts_with("panic"), "told to panic by {payload}");
+            if payload.starts_with("stuck") && self.stuck.load(Ordering::SeqCst) {
+                return Err(HandlerError::transient("the weather"));
+            }
+            if new.remove(&id) {
+                let sql = "INSERT INTO applied (source, payload) VALUES ($1, $2)";
+                let values = [delivery.partition.into(), payload.into()];
+                tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
+            }
+        }
+        Ok(batch.len())
+    }
+
+    async fn committed(&self, deliveries: usize) {
+        if self.hang_after_commit.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.committed.fetch_add(deliveries, Ordering::SeqCst);
+        assert!(!self.panic_after_commit.load(Ordering::SeqCst), "told to panic");
+    }
+}
+
+pub(crate) fn event(topic: &str, key: &str, payload: &str) -> Record {
+    event_with_id(topic, key, payload, Uuid::now_v7())
+}
+
+pub(crate) fn event_with_id(topic: &str, key: &str, payload: &str, id: Uuid) -> Record {
+    Record {
+        topic: topic.to_owned(),
+        key: key.to_owned(),
+        headers: Headers::new().with("ce_id", id.to_string()).with("custom", vec![0, 255]),
+        payload: payload.to_owned().into(),
+    }
+}
+
+/// A consumer loop of group `group` over topic `tasks`, and how to stop it.
+pub(crate) struct RunningLoop {
+    pub(crate) handle: ConsumerHandle,
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) gate: Gate,
+}
+
+impl RunningLoop {
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        super::soon("the loop ends", self.task).await.unwrap();
+    }
+}
+
+pub(crate) fn run_loop(db: &Database, broker: Arc<dyn Broker>, handler: &Arc<TestHandler>) -> RunningLoop {
+    let options = ConsumerOptions {
+        batch_deliveries: 200,
+        max_dead_letters_in_a_row: 5,
+        retry_min: Duration::from_millis(5),
+        retry_max: Duration::from_millis(50),
+        ..ConsumerOptions::new("group", vec![TopicSpec::new("tasks")])
+    };
+    let (shutdown, gate) = (CancellationToken::new(), Gate::new());
+    let consumer = ConsumerLoop::new(db.clone(), broker, Arc::clone(handler), options);
+    let (handle, task) = consumer.start(shutdown.clone(), gate.clone());
+    RunningLoop { handle, task, shutdown, gate }
+}
