@@ -111,6 +111,7 @@ impl Secret {
             }
             Err(error) => return Err(io(error)),
         };
+        warn_if_readable_by_others(path);
         Self::new(&text).map_err(|source| SecretFileError::Weak { path: path.to_owned(), source })
     }
 
@@ -134,12 +135,26 @@ fn create(path: &Path) -> std::io::Result<()> {
     file.sync_all()?;
 
     // A link, unlike a rename, does not replace what another process made meanwhile.
-    let linked = std::fs::hard_link(&unfinished, path);
-    std::fs::remove_file(&unfinished)?;
-    match linked {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    match std::fs::hard_link(&unfinished, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            // A file system without links: the last of several processes wins.
+            std::fs::rename(&unfinished, path)
+        }
+        _ => std::fs::remove_file(&unfinished),
     }
+}
+
+/// A key that others can read lets them sign tokens for anybody.
+fn warn_if_readable_by_others(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(metadata) = std::fs::metadata(path) {
+        use std::os::unix::fs::PermissionsExt;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            tracing::warn!(path = %path.display(), "the key file can be read by others; run chmod 600 on it");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 fn new_private_file(path: &Path) -> std::io::Result<std::fs::File> {
