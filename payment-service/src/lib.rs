@@ -7,12 +7,18 @@
 //! - nobody sees or spends what is not theirs ([`graphql`]).
 //!
 //! Code map: one folder per noun ([`account`], [`ledger`], [`payment`]) with its use cases and its table; [`events`] turns messages into use
-//! cases; [`graphql`] is the subgraph.
+//! cases; [`graphql`] is the subgraph, which [`http`] serves; [`PaymentService`] puts it all together.
 
 pub mod account;
+mod app;
 pub mod audit;
 pub mod events;
 pub mod graphql;
+pub mod http;
 pub mod idempotency;
 pub mod ledger;
+mod listener;
 pub mod payment;
+mod probe;
+
+pub use app::{PaymentService, Settings, StartError, Topics, migrate};

@@ -1,24 +1,93 @@
 //! `payment-service`: one replica of Payments Service.
 
-use clap::{Parser, Subcommand};
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a command answers goes to stdout, why it failed to stderr")]
 
-/// Payments Service: accounts, their ledger, and exactly one payment decision per order.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+mod config;
+
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Parser as _;
+use messaging::Broker;
+use payment_service::{PaymentService, graphql, migrate};
+use runtime::{
+    lifecycle::Shutdown,
+    metrics::Metrics,
+    telemetry::{self, LogFormat},
+};
+
+use config::{Cli, Command, RunArgs};
+
+/// How long the replica may take to finish what it has: below the 10 s after which Docker kills.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Dropped last: what was logged on the way out is still written.
+    let _telemetry = match telemetry::init(LogFormat::Auto) {
+        Ok(guard) => guard,
+        Err(error) => return failed(&error),
+    };
+    match dispatch(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Prints the subgraph's SDL.
-    Schema,
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("payment-service: {error}");
+    ExitCode::FAILURE
 }
 
-#[expect(clippy::print_stdout, reason = "the SDL is what was asked for")]
-fn main() {
-    match Cli::parse().command {
-        Command::Schema => print!("{}", payment_service::graphql::sdl()),
+async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::Run(args) => run(args).await,
+        Command::Migrate(args) => Ok(migrate(&args.url()?).await?),
+        Command::Token(args) => {
+            println!("{}", args.sign()?);
+            Ok(())
+        }
+        Command::Schema => {
+            print!("{}", graphql::sdl());
+            Ok(())
+        }
+    }
+}
+
+async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    let mut settings = args.settings()?;
+    let verifier = args.auth.verifier().await?;
+    let broker = broker(&args)?;
+    settings.metrics = Some(Metrics::install()?);
+    let shutdown = Shutdown::new(SHUTDOWN_GRACE);
+    shutdown.on_signals()?;
+
+    let starting = PaymentService::start(settings, broker, verifier);
+    let Some(service) = shutdown.soft().run_until_cancelled(starting).await.transpose()? else {
+        return Ok(());
+    };
+    let soft = shutdown.soft().clone();
+    shutdown.spawn(async move {
+        soft.cancelled().await;
+        service.stop().await;
+    });
+    shutdown.finished().await;
+    Ok(())
+}
+
+/// Why a replica cannot run by itself.
+#[derive(Debug, thiserror::Error)]
+enum NoBroker {
+    #[error("KAFKA_BROKERS is set, but Kafka support is not in this build yet; to run everything in one process, start `tandem`")]
+    NotInThisBuild,
+    #[error(
+        "KAFKA_BROKERS is not set: a replica needs a broker that others can reach; to run everything in one process, start `tandem`"
+    )]
+    NotSet,
+}
+
+fn broker(args: &RunArgs) -> Result<Arc<dyn Broker>, Box<dyn Error>> {
+    match args.broker.kafka_brokers()? {
+        Some(_) => Err(NoBroker::NotInThisBuild.into()),
+        None => Err(NoBroker::NotSet.into()),
     }
 }

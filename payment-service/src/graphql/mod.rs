@@ -22,7 +22,7 @@ use async_graphql::{EmptySubscription, SDLExportOptions, Schema, SchemaBuilder, 
 use database::Database;
 
 use self::{loader::Loader, node::Node};
-pub use self::{mutation::Mutation, query::Query, viewer::Identity};
+pub use self::{mutation::Mutation, query::Query};
 
 /// The executable schema.
 pub type PaymentsSchema = Schema<Query, Mutation, EmptySubscription>;

@@ -1,22 +1,8 @@
 //! Who asks: the only place that knows how the identity travels.
 
 use async_graphql::Context;
+use runtime::auth::Identity;
 use schema::{UserId, graphql::GraphqlError};
-
-/// Stands in for `runtime::auth::Identity`.
-#[derive(Debug)]
-pub struct Identity {
-    /// `sub` of the token.
-    pub subject: String,
-    /// Scopes of the token.
-    pub scopes: Vec<String>,
-}
-
-impl Identity {
-    fn is_admin(&self) -> bool {
-        self.scopes.iter().any(|scope| scope == "admin")
-    }
-}
 
 /// The caller of a request.
 #[derive(Debug, Clone, Copy)]

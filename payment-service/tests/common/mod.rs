@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+use std::time::{Duration, SystemTime};
+
 use database::Database;
 use payment_service::{
     account::{Account, Accounts, CreateAccount, TopUp, create_account, top_up_account},
@@ -9,6 +11,7 @@ use payment_service::{
     ledger::{LedgerEntries, LedgerEntry},
     payment::{PaymentError, Settled, Task, decide_payments_batch},
 };
+use runtime::auth::Identity;
 use schema::{CurrencyCode, EventId, EventSource as _, Money, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
 use sea_orm::{ConnectionTrait, EntityTrait as _, QueryOrder as _, Statement};
 
@@ -23,10 +26,11 @@ pub fn eur(minor: i64) -> Money {
 }
 
 /// A verified token.
-pub fn identity(name: &str, scopes: &[&str]) -> payment_service::graphql::Identity {
-    payment_service::graphql::Identity {
+pub fn identity(name: &str, scopes: &[&str]) -> Identity {
+    Identity {
         subject: name.to_owned(),
         scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+        expires_at: SystemTime::now() + Duration::from_secs(60),
     }
 }
 
@@ -112,9 +116,9 @@ pub async fn clean_audit(db: &Database) -> AuditReport {
 }
 
 /// The longest wait for a condition that is certain to come.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at it.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
 pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {

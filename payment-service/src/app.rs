@@ -1,0 +1,304 @@
+//! The service put together: database, consumer, relay, sweeper, pruner, listener.
+//!
+//! [`PaymentService::start`] answers once everything runs. It waits for the database as long as it takes, while the health routes answer
+//! already; the broker may come later, and everything that needs it waits in the background.
+//!
+//! [`PaymentService::stop`] goes the way of the data: no more requests, no more tasks, then everything committed is published.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
+use messaging::{
+    Broker, BrokerError, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, PruneTarget, Pruner, Relay, RelayOptions, Sweeper,
+    SweeperOptions, TopicSpec,
+};
+use migrations::PaymentsMigrator;
+use runtime::{auth::TokenVerifier, health::Health, metrics::Metrics, serve::BindError};
+use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    events::{GROUP, PaymentTasks},
+    graphql,
+    http::{self, LateSchema},
+    listener::Listener,
+    payment::{INBOX, OUTBOX},
+    probe::{Checks, keep_health},
+};
+
+/// How long claims of messages are kept. They only tell a redelivery from a task that was sent again: the guard against a second debit is
+/// the payment's own row, which is kept for ever.
+const INBOX_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Waits between two attempts to create the topics; attempts go on until the broker is there.
+const TOPICS_RETRY_MIN: Duration = Duration::from_millis(200);
+const TOPICS_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a replica needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where its database is.
+    pub database: DatabaseUrl,
+    /// Whether to bring the tables up to date before anything else.
+    pub migrate_on_start: bool,
+    /// `host:port` where the subgraph is served; port 0 takes a free one.
+    pub listen: String,
+    /// What its topics are called.
+    pub topics: Topics,
+    /// Served at `/metrics` if there is a recorder.
+    pub metrics: Option<Metrics>,
+}
+
+/// The names of the topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// Where tasks come from.
+    pub tasks: String,
+    /// Where results go.
+    pub results: String,
+}
+
+impl Topics {
+    /// The names with a prefix in front, which keeps environments apart that share a broker; it may be empty.
+    pub fn with_prefix(prefix: &str) -> Self {
+        Self { tasks: format!("{prefix}{TOPIC_PAYMENT_TASKS}"), results: format!("{prefix}{TOPIC_PAYMENT_RESULTS}") }
+    }
+}
+
+/// Why a replica did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database cannot be used, and waiting does not help.
+    #[error("cannot use the database: {0}")]
+    Database(#[source] DatabaseError),
+    /// The tables cannot be brought up to date.
+    #[error("cannot bring the tables up to date: {0}")]
+    Migrate(#[source] DatabaseError),
+    /// The broker refuses the topics, and waiting does not help.
+    #[error("cannot create the topics: {0}")]
+    Topics(#[source] BrokerError),
+    /// The address is taken or not ours.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+}
+
+/// A running replica. Dropping it stops everything without draining; [`PaymentService::stop`] drains.
+pub struct PaymentService {
+    database: Database,
+    health: Health,
+    listener: Listener,
+    consumer: ConsumerHandle,
+    consumer_gate: Gate,
+    consumer_task: Part,
+    relay_task: Part,
+    background: Vec<Part>,
+    _stop_on_drop: DropGuard,
+}
+
+/// A task that ends some time after its token is cancelled.
+struct Part {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    async fn stop(self) {
+        self.stop.cancel();
+        // A panic was reported when it happened.
+        let _ = self.task.await;
+    }
+}
+
+impl PaymentService {
+    /// Starts a replica that talks through `broker` and believes the tokens that `verifier` accepts.
+    ///
+    /// # Errors
+    ///
+    /// What waiting cannot cure; see [`StartError`]. Nothing is left running then, nor when the returned future is dropped.
+    pub async fn start(settings: Settings, broker: Arc<dyn Broker>, verifier: TokenVerifier) -> Result<Self, StartError> {
+        let health = Health::new();
+        let checks = Checks::new(&health);
+        let schema = LateSchema::default();
+        let listener = Listener::start(&settings.listen, router(&settings, &schema, verifier, &health)).await?;
+        let database = connect(&settings, &checks).await?;
+        // Nothing else sets it.
+        let _ = schema.set(graphql::schema(database.clone()));
+        let stop = CancellationToken::new();
+        let stop_on_drop = stop.clone().drop_guard();
+
+        let mut background = Vec::new();
+        background.extend(ensure_topics(&broker, &settings.topics, stop.child_token()).await?);
+
+        let relay_stop = stop.child_token();
+        let (relay, relay_task) =
+            Relay::start(database.clone(), OUTBOX, Arc::clone(&broker), RelayOptions::default(), relay_stop.clone(), Gate::new());
+        let sweeper_stop = stop.child_token();
+        let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(&broker), SweeperOptions::default());
+        background.push(Part { task: sweeper.start(sweeper_stop.clone(), Gate::new()), stop: sweeper_stop });
+        let pruner_stop = stop.child_token();
+        let pruner = Pruner::new(database.clone(), PruneTarget::Inbox(INBOX), INBOX_RETENTION);
+        background.push(Part { task: pruner.start(pruner_stop.clone()), stop: pruner_stop });
+
+        let consumer_gate = Gate::new();
+        let consumer_stop = stop.child_token();
+        let (consumer, consumer_task) = ConsumerLoop::new(
+            database.clone(),
+            Arc::clone(&broker),
+            Arc::new(PaymentTasks::new(settings.topics.results.clone(), relay)),
+            ConsumerOptions::new(GROUP, vec![TopicSpec::new(&settings.topics.tasks)]),
+        )
+        .start(consumer_stop.clone(), consumer_gate.clone());
+
+        let probe_stop = stop.child_token();
+        let probing = keep_health(checks, database.clone(), broker, consumer.clone(), probe_stop.clone());
+        background.push(Part { task: tokio::spawn(probing), stop: probe_stop });
+        tracing::info!(address = %listener.address(), database = %database.url(), "Payments Service is up");
+
+        Ok(Self {
+            database,
+            health,
+            listener,
+            consumer,
+            consumer_gate,
+            consumer_task: Part { stop: consumer_stop, task: consumer_task },
+            relay_task: Part { stop: relay_stop, task: relay_task },
+            background,
+            _stop_on_drop: stop_on_drop,
+        })
+    }
+
+    /// Where the subgraph is served, also while the listener is stopped.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Whether everything that it needs is there; the same as its health routes answer.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The service's database, for [`crate::audit`].
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// What the consumer of tasks is doing; lets an operator resume it after too many dead letters.
+    pub fn consumer(&self) -> &ConsumerHandle {
+        &self.consumer
+    }
+
+    /// Decides nothing more until [`PaymentService::resume_consumer`]; answers when the batch in hand is done.
+    pub async fn pause_consumer(&self) {
+        self.consumer_gate.close();
+        self.consumer_gate.quiet().await;
+    }
+
+    /// Goes on where [`PaymentService::pause_consumer`] stopped.
+    pub fn resume_consumer(&self) {
+        self.consumer_gate.open();
+    }
+
+    /// Takes the subgraph away, as if the service were unreachable. Tasks are still decided.
+    pub async fn stop_listener(&self) {
+        self.listener.stop().await;
+    }
+
+    /// Serves the subgraph again at the same address.
+    ///
+    /// # Errors
+    ///
+    /// When somebody else took the address meanwhile.
+    pub async fn start_listener(&self) -> Result<(), BindError> {
+        self.listener.resume().await
+    }
+
+    /// Stops in the order of the data's way and returns when everything that was committed is published, or left to the next start
+    /// after the relay's grace time. Then closes the database.
+    pub async fn stop(self) {
+        self.health.drain();
+        self.listener.stop().await;
+        self.consumer_task.stop().await;
+        for part in self.background {
+            part.stop().await;
+        }
+        self.relay_task.stop().await;
+        self.database.close().await;
+        tracing::info!("Payments Service has stopped");
+    }
+}
+
+/// Brings the tables up to date and nothing else: for `payment-service migrate`.
+///
+/// # Errors
+///
+/// [`StartError::Database`] or [`StartError::Migrate`].
+pub async fn migrate(url: &DatabaseUrl) -> Result<(), StartError> {
+    let database = open(url, |_| {}).await?;
+    let migrated = database.migrate::<PaymentsMigrator>().await.map_err(StartError::Migrate);
+    database.close().await;
+    migrated
+}
+
+async fn connect(settings: &Settings, checks: &Checks) -> Result<Database, StartError> {
+    let database = open(&settings.database, |error| checks.database.not_ready(error.to_string())).await?;
+    if settings.migrate_on_start {
+        database.migrate::<PaymentsMigrator>().await.map_err(StartError::Migrate)?;
+    }
+    Ok(database)
+}
+
+async fn open(url: &DatabaseUrl, on_wait: impl FnMut(&DatabaseError)) -> Result<Database, StartError> {
+    let options = ConnectOptions::new("payment-service");
+    connect_with_backoff(url, &options, on_wait).await.map_err(StartError::Database)
+}
+
+fn router(settings: &Settings, schema: &LateSchema, verifier: TokenVerifier, health: &Health) -> Router {
+    let router = http::router(Arc::clone(schema), verifier).merge(health.router());
+    match &settings.metrics {
+        Some(metrics) => router.merge(metrics.router()),
+        None => router,
+    }
+}
+
+/// Creates the topics, in the background if the broker is not there yet: until then results wait in the outbox.
+async fn ensure_topics(broker: &Arc<dyn Broker>, topics: &Topics, stop: CancellationToken) -> Result<Option<Part>, StartError> {
+    let specs: Vec<TopicSpec> = [&topics.tasks, &topics.results]
+        .into_iter()
+        .map(TopicSpec::new)
+        .flat_map(|topic| [topic.clone(), topic.dead_letters()])
+        .collect();
+    match broker.ensure_topics(&specs).await {
+        Ok(()) => return Ok(None),
+        Err(error) if error.is_transient() => tracing::warn!(%error, "waiting for the broker to create the topics"),
+        Err(error) => return Err(StartError::Topics(error)),
+    }
+    let creating = create_topics(Arc::clone(broker), specs);
+    let stopped = stop.clone();
+    let task = tokio::spawn(async move {
+        match stopped.run_until_cancelled(creating).await {
+            Some(Err(error)) => tracing::error!(%error, "the broker refuses the topics"),
+            Some(Ok(())) => tracing::info!("the topics are there"),
+            None => {}
+        }
+    });
+    Ok(Some(Part { stop, task }))
+}
+
+async fn create_topics(broker: Arc<dyn Broker>, specs: Vec<TopicSpec>) -> Result<(), BrokerError> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(TOPICS_RETRY_MIN)
+        .with_max_delay(TOPICS_RETRY_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build();
+    loop {
+        tokio::time::sleep(waits.next().unwrap_or(TOPICS_RETRY_MAX)).await;
+        match broker.ensure_topics(&specs).await {
+            Err(error) if error.is_transient() => tracing::debug!(%error, "still waiting for the broker"),
+            result => return result,
+        }
+    }
+}

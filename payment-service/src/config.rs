@@ -1,0 +1,58 @@
+//! The command line. Every flag has its environment variable; what cannot be used names the variable, what was read and what is allowed.
+
+use clap::{Args, Parser, Subcommand};
+use runtime::{
+    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, TokenArgs, listen_address},
+    settings::SettingError,
+};
+
+use payment_service::{Settings, Topics};
+
+/// Payments Service: accounts, their ledger, and exactly one payment decision per order.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// `run` if none is given.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs one replica until it is told to stop.
+    Run(RunArgs),
+    /// Brings the tables up to date and ends.
+    Migrate(DatabaseArgs),
+    /// Prints a signed token, and nothing else.
+    Token(TokenArgs),
+    /// Prints the subgraph's SDL.
+    Schema,
+}
+
+/// What one replica needs to know.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    /// Where to serve the subgraph: host:port.
+    #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8001")]
+    listen: String,
+}
+
+impl RunArgs {
+    /// The settings, checked.
+    pub fn settings(&self) -> Result<Settings, SettingError> {
+        Ok(Settings {
+            database: self.database.url()?,
+            migrate_on_start: self.database.migrate_on_start()?,
+            listen: listen_address(&self.listen)?,
+            topics: Topics::with_prefix(self.broker.topic_prefix()?),
+            metrics: None,
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Readiness: the database and the broker answer, and tasks are consumed.
+
+use std::{sync::Arc, time::Duration};
+
+use database::Database;
+use messaging::{Broker, ConsumerHandle, ConsumerStatus};
+use runtime::health::{Health, HealthCheck};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at the database and the broker: a load balancer learns of an outage within the time of a client's retry.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+
+/// The checks, all of them not ready yet: so that a service that is starting says what it waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Checks {
+    pub(crate) database: HealthCheck,
+    broker: HealthCheck,
+    consumer: HealthCheck,
+}
+
+impl Checks {
+    pub(crate) fn new(health: &Health) -> Self {
+        Self { database: health.check("database"), broker: health.check("broker"), consumer: health.check("consumer") }
+    }
+}
+
+/// Keeps the checks up to date until `stop`.
+pub(crate) async fn keep_health(
+    checks: Checks,
+    database: Database,
+    broker: Arc<dyn Broker>,
+    consumer: ConsumerHandle,
+    stop: CancellationToken,
+) {
+    let probes = futures_util::future::join3(
+        probe(checks.database, move || {
+            let database = database.clone();
+            async move { database.ping().await.map_err(|error| error.to_string()) }
+        }),
+        probe(checks.broker, move || {
+            let broker = Arc::clone(&broker);
+            async move { broker.ping().await.map_err(|error| error.to_string()) }
+        }),
+        follow(checks.consumer, consumer),
+    );
+    stop.run_until_cancelled(probes).await;
+}
+
+async fn probe<F: Future<Output = Result<(), String>>>(check: HealthCheck, ping: impl Fn() -> F) {
+    loop {
+        match ping().await {
+            Ok(()) => check.ready(),
+            Err(error) => check.not_ready(error),
+        }
+        tokio::time::sleep(PROBE_EVERY).await;
+    }
+}
+
+async fn follow(check: HealthCheck, consumer: ConsumerHandle) {
+    let mut status = consumer.watch();
+    loop {
+        match &*status.borrow_and_update() {
+            ConsumerStatus::Running => check.ready(),
+            ConsumerStatus::Starting { waiting_for } => check.not_ready(waiting_for.as_deref().unwrap_or("starting")),
+            ConsumerStatus::Stopped { reason } => check.not_ready(format!("stopped: {reason}")),
+            ConsumerStatus::Finished => check.not_ready("finished"),
+        }
+        if status.changed().await.is_err() {
+            // The loop has ended; if it did not say so, it died.
+            check.not_ready("ended");
+            return;
+        }
+    }
+}
