@@ -171,12 +171,12 @@ impl EventSource for PaymentResult {
 }
 
 fn check_user_id(user_id: &UserId) -> Result<(), MalformedPayload> {
-    let length = user_id.0.len();
-    if (1..=UserId::MAX_BYTES).contains(&length) {
+    if user_id.is_valid() {
         return Ok(());
     }
-    let allowed = format!("1 to {} bytes", UserId::MAX_BYTES);
-    Err(MalformedPayload::Value { field: "user_id", found: format!("{length} bytes"), allowed })
+    let found = format!("{} characters", user_id.0.chars().count());
+    let allowed = format!("1 to {} characters", UserId::MAX_CHARS);
+    Err(MalformedPayload::Value { field: "user_id", found, allowed })
 }
 
 /// The JSON Schema of every event body by file name, as committed under `schema/events/`.

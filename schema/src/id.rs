@@ -164,19 +164,25 @@ pub struct UserId(pub String);
 impl UserId {
     /// The type in front of the underscore of the public id.
     pub const PREFIX: &'static str = "user";
-    /// Longest subject in bytes; longer ones are refused with the token.
-    pub const MAX_BYTES: usize = 255;
+    /// Longest subject in characters; longer ones are refused with the token.
+    pub const MAX_CHARS: usize = 255;
 
     /// The subject. There is no `Display`, so that the subject is never taken for the public form by accident.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// Whether a token can name this user.
+    pub fn is_valid(&self) -> bool {
+        let chars = self.0.chars().take(Self::MAX_CHARS + 1).count();
+        (1..=Self::MAX_CHARS).contains(&chars)
+    }
+
     /// Reads the public form, `user_` and base64url.
     pub fn from_public(id: &str) -> Result<Self, UnknownId> {
         let encoded = id.strip_prefix("user_").ok_or(UnknownId)?;
         let subject = URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(UnknownId)?;
-        if subject.is_empty() || subject.len() > Self::MAX_BYTES { Err(UnknownId) } else { Ok(Self(subject)) }
+        Some(Self(subject)).filter(Self::is_valid).ok_or(UnknownId)
     }
 
     /// The form that clients see.

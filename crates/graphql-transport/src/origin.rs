@@ -57,6 +57,14 @@ impl fmt::Display for OriginPattern {
 }
 
 impl OriginPattern {
+    /// Several patterns separated by commas; none when the text is empty.
+    ///
+    /// # Errors
+    /// The first one that is no pattern.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, OriginPatternError> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
+    }
+
     /// Whether `origin`, as in an `Origin` header, is meant.
     #[must_use]
     pub fn matches(&self, origin: &str) -> bool {

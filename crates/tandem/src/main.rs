@@ -1,2 +1,115 @@
-//! tandem
-fn main() {}
+//! `tandem`: everything in one process, and the tools that prove it.
+
+mod cli;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+use runtime::{lifecycle::Shutdown, telemetry};
+use tandem::{
+    embedded::{self, Tandem},
+    prove::prove,
+};
+
+use self::cli::{Cli, Command, ProveArgs, RunArgs, TokenArgs};
+
+/// For an error that has a text for people.
+type Failure = Box<dyn std::error::Error>;
+
+/// The parts bound their own end; this is for tasks of the process itself.
+const GRACE: Duration = Duration::from_secs(8);
+
+#[tokio::main]
+#[expect(clippy::print_stderr, reason = "one clear line is what a person needs")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => run(cli.run).await,
+        Some(Command::Run(args)) => run(args).await,
+        Some(Command::Token(args)) => token(&args),
+        Some(Command::Prove(args)) => return run_prove(&args).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tandem: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: RunArgs) -> Result<(), Failure> {
+    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    let shutdown = Shutdown::new(GRACE);
+    shutdown.on_signals()?;
+    let settings = args.settings()?;
+    let starting = Tandem::start(settings);
+    let tandem = tokio::select! {
+        tandem = starting => tandem?,
+        () = shutdown.soft().cancelled() => return Ok(()),
+    };
+    greet(&tandem);
+    shutdown.soft().cancelled().await;
+    tokio::select! {
+        () = tandem.stop() => {}
+        // A second signal: whoever sends it does not want to wait. Everything durable is durable.
+        () = shutdown.hard().cancelled() => {}
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "for people, and for programs that read the first lines")]
+fn greet(tandem: &Tandem) {
+    let (url, token) = (tandem.url(), tandem.demo_token());
+    println!(
+        "
+  Tandem is running. Orders are paid exactly once, and seen happening live.
+
+    GraphiQL   {url}/graphiql   (signed in as \"{user}\")
+    GraphQL    {url}/graphql
+    Start page {url}/
+
+  Token of \"{user}\", good for a day:
+
+    {token}
+
+  Try it:
+
+    curl -s {url}/graphql \\
+      -H 'authorization: Bearer {token}' \\
+      -H 'content-type: application/json' \\
+      -d '{{\"query\":\"{{ me {{ id account {{ balance {{ amount currencyCode }} }} orders {{ nodes {{ number status }} }} }} }}\"}}'
+
+  Ctrl-C stops it; the data stays.
+",
+        user = embedded::DEMO_USER,
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "the token, and nothing else")]
+fn token(args: &TokenArgs) -> Result<(), Failure> {
+    println!("{}", args.sign()?);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the verdict is for people")]
+async fn run_prove(args: &ProveArgs) -> ExitCode {
+    let verdict = match args.options() {
+        Ok((options, _folder)) => prove(&options).await.map_err(Failure::from),
+        Err(error) => Err(error.into()),
+    };
+    match verdict {
+        Ok(verdict) if verdict.is_clean() => {
+            println!("\n{verdict}\n  Nothing lost, nothing doubled, every cent accounted for.");
+            ExitCode::SUCCESS
+        }
+        Ok(verdict) => {
+            println!("\n{verdict}\n  This must not happen. Please report it.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("tandem prove: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

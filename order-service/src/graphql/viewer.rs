@@ -1,21 +1,10 @@
 //! Who asks.
 
 use async_graphql::Context;
+use runtime::auth::Identity;
 use schema::{UserId, graphql::GraphqlError};
 
 use crate::order::find::Owner;
-
-/// Stand-in.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub subject: String,
-    pub scopes: Vec<String>,
-}
-impl Identity {
-    pub fn is_admin(&self) -> bool {
-        self.scopes.iter().any(|s| s == "admin")
-    }
-}
 
 /// The caller of a request; nobody without a token.
 #[derive(Debug, Clone, Default)]

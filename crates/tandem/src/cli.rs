@@ -1,0 +1,157 @@
+//! The command line. Every flag has its environment variable.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use graphql_transport::OriginPattern;
+use runtime::{
+    service_settings::{boolean, duration},
+    settings::SettingError,
+};
+use tandem::{
+    embedded::{EmbeddedSettings, KeyError, signer},
+    prove::ProveOptions,
+};
+use tempfile::TempDir;
+
+/// Orders that are paid exactly once, and seen happening live: everything in one process.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs both services and their broker in this process; the same as no command.
+    Run(RunArgs),
+    /// Prints a signed token, and nothing else.
+    Token(TokenArgs),
+    /// Kills itself under load again and again, and shows that nothing is lost or doubled.
+    Prove(ProveArgs),
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Port of the public endpoint; 0 takes a free one.
+    #[arg(long, env = "PORT", default_value_t = 8000)]
+    port: u16,
+    /// Name or address to listen on. Anything but this machine itself serves others too, without demo token.
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    host: String,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Serves GraphiQL at /graphiql: true or false.
+    #[arg(long, env = "GRAPHIQL", value_name = "BOOL", default_value = "true")]
+    graphiql: String,
+    /// Answers introspection and serves /schema.graphql: true or false.
+    #[arg(long, env = "INTROSPECTION", value_name = "BOOL", default_value = "true")]
+    introspection: String,
+    /// Browser origins that may call besides pages of this machine, separated by commas.
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGIN,…", default_value = "", hide_default_value = true)]
+    cors_origins: String,
+}
+
+/// Where the data is, and what signs tokens.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Folder of the databases and of the key; made when absent.
+    #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = "./data")]
+    data_dir: PathBuf,
+    /// Signs and checks tokens instead of the folder's own key: secrets of at least 32 bytes, separated by commas.
+    #[arg(long, env = "JWT_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    jwt_secret: Option<String>,
+}
+
+impl RunArgs {
+    /// The settings, checked.
+    pub fn settings(self) -> Result<EmbeddedSettings, SettingError> {
+        Ok(EmbeddedSettings {
+            host: self.host,
+            port: self.port,
+            graphiql: boolean("GRAPHIQL", &self.graphiql, true)?,
+            introspection: boolean("INTROSPECTION", &self.introspection, true)?,
+            cors_origins: origins(&self.cors_origins)?,
+            data_dir: self.data.data_dir,
+            jwt_secret: self.data.jwt_secret,
+        })
+    }
+}
+
+fn origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
+    let allowed = |error| format!("origins such as https://shop.example, separated by commas ({error})");
+    OriginPattern::parse_list(text).map_err(|error| SettingError::invalid("CORS_ORIGINS", text, allowed(error)))
+}
+
+/// The token to print.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Whom the token stands for.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// What it allows, for example `admin`; may be repeated.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// How long it is good: a number and s, m, h or d.
+    #[arg(long, value_name = "TIME", default_value = "12h")]
+    ttl: String,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Why no token was printed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFailure {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The user's name or a scope cannot stand in a token.
+    #[error("no token for this user and scope: {0}")]
+    Token(#[from] runtime::auth::TokenError),
+}
+
+impl TokenArgs {
+    /// The signed token.
+    pub fn sign(&self) -> Result<String, TokenFailure> {
+        let ttl = duration("--ttl", &self.ttl)?;
+        let signer = signer(&self.data.data_dir, self.data.jwt_secret.clone())?;
+        Ok(signer.sign(&self.user, &self.scope, ttl)?)
+    }
+}
+
+/// How hard to try.
+#[derive(Debug, Args)]
+pub struct ProveArgs {
+    /// Orders to create.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    orders: u32,
+    /// Times to kill the process meanwhile.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    kills: u32,
+    /// Folder for the data, to look at afterwards; a temporary one if none is given. Must be empty.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+impl ProveArgs {
+    /// The options, and the temporary folder to hold on to.
+    pub fn options(&self) -> std::io::Result<(ProveOptions, Option<TempDir>)> {
+        let temporary = if self.data_dir.is_none() { Some(tempfile::tempdir()?) } else { None };
+        let data_dir = self.data_dir.clone().or_else(|| temporary.as_ref().map(|folder| folder.path().to_owned()));
+        let options = ProveOptions {
+            program: std::env::current_exe()?,
+            data_dir: data_dir.unwrap_or_default(),
+            orders: self.orders as usize,
+            kills: self.kills as usize,
+            progress: true,
+        };
+        Ok((options, temporary))
+    }
+}

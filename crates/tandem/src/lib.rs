@@ -1,0 +1,5 @@
+//! Tandem in one process: both services over an embedded broker, and the tools that prove and measure it.
+
+pub mod client;
+pub mod embedded;
+pub mod prove;

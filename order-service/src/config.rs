@@ -1,0 +1,104 @@
+//! The command line. Every flag has its environment variable; what cannot be used names the variable, what was read and what is allowed.
+
+use clap::{Args, Parser, Subcommand};
+use graphql_transport::OriginPattern;
+use order_service::{app::Settings, endpoint::EndpointOptions};
+use runtime::{
+    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, TokenArgs, boolean, listen_address},
+    settings::SettingError,
+};
+
+/// Order Service: accepts orders, follows their payment, and shows both, live, through one GraphQL API.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs one replica until it is told to stop.
+    Run(Box<RunArgs>),
+    /// Brings the tables up to date and ends.
+    Migrate(DatabaseArgs),
+    /// Prints a signed token, and nothing else.
+    Token(TokenArgs),
+    /// Prints the subgraph's SDL.
+    Schema {
+        /// The public schema over both services instead.
+        #[arg(long)]
+        public: bool,
+    },
+}
+
+/// What one replica needs to know.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    /// Where to serve the public endpoint: host:port.
+    #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8000")]
+    listen: String,
+    /// The payments subgraph.
+    #[arg(long, env = "PAYMENTS_URL", value_name = "URL", default_value = "http://localhost:8001/graphql")]
+    payments_url: String,
+    #[command(flatten)]
+    pub public: PublicArgs,
+}
+
+/// What the public endpoint offers.
+#[derive(Debug, Args)]
+pub struct PublicArgs {
+    /// Serves GraphiQL at /graphiql: true or false.
+    #[arg(long, env = "GRAPHIQL", value_name = "BOOL", default_value = "false")]
+    graphiql: String,
+    /// Answers introspection and serves /schema.graphql: true or false.
+    #[arg(long, env = "INTROSPECTION", value_name = "BOOL", default_value = "false")]
+    introspection: String,
+    /// Browser origins that may call, separated by commas, such as <https://shop.example>.
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGIN,…", default_value = "", hide_default_value = true)]
+    cors_origins: String,
+}
+
+impl RunArgs {
+    /// Where to listen, checked.
+    pub fn listen(&self) -> Result<String, SettingError> {
+        listen_address(&self.listen)
+    }
+
+    /// The settings, checked.
+    pub fn settings(&self) -> Result<Settings, SettingError> {
+        Ok(Settings {
+            database: self.database.url()?,
+            migrate_on_start: self.database.migrate_on_start()?,
+            payments_url: self.payments_url.clone(),
+            topic_prefix: self.broker.topic_prefix()?.to_owned(),
+            endpoint: self.public.options()?,
+        })
+    }
+}
+
+impl PublicArgs {
+    fn options(&self) -> Result<EndpointOptions, SettingError> {
+        Ok(EndpointOptions {
+            graphiql: boolean("GRAPHIQL", &self.graphiql, false)?,
+            introspection: boolean("INTROSPECTION", &self.introspection, false)?,
+            cors_origins: origins(&self.cors_origins)?,
+            loopback_only: false,
+            demo_user: None,
+        })
+    }
+}
+
+/// As `CORS_ORIGINS` has them.
+fn origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
+    let allowed = |error| format!("origins such as https://shop.example, separated by commas ({error})");
+    OriginPattern::parse_list(text).map_err(|error| SettingError::invalid("CORS_ORIGINS", text, allowed(error)))
+}
