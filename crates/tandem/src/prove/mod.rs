@@ -65,6 +65,7 @@ pub const SETTLE_TIME: Duration = Duration::from_secs(150);
 /// # Errors
 /// [`ProveError`] when it could not be carried out. A verdict that is not clean is a result, not an error.
 pub async fn prove(options: &ProveOptions) -> Result<Verdict, ProveError> {
+    runtime::install_tls_provider();
     let bar = progress(options);
     let server = Server::start(options.program.clone(), options.data_dir.clone()).await?;
     let load = Load::prepare(&server, options.orders).await?;
