@@ -214,7 +214,7 @@ pub trait Consumer: Send {
     /// As for [`Consumer::next_batch`].
     async fn resume(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
 
-    /// Makes the stored offsets durable and leaves the group.
+    /// Makes the stored offsets durable and leaves the group, within a bounded time.
     ///
     /// # Errors
     /// If the offsets could not be made durable: what was done since is delivered again.

@@ -26,6 +26,15 @@
 //!                      → Handler::committed (relay, hints) → Consumer::store
 //! ```
 //!
+//! # Metrics
+//!
+//! Per outbox: `messaging_relay_published_total`, `messaging_relay_left_to_sweeper_total`,
+//! `messaging_sweeper_published_total`, `messaging_sweeper_stuck_rows_total`, `messaging_publish_failed_total`,
+//! `messaging_publish_batch_rows`, `messaging_outbox_due_rows`, `messaging_outbox_oldest_due_age_seconds`. Per group:
+//! `messaging_consumer_batch_deliveries`, `messaging_consumer_lag`, `messaging_consumer_retries_total`,
+//! `messaging_consumer_held_partitions`, `messaging_dead_letters_total`. Embedded broker:
+//! `messaging_log_commit_records`.
+//!
 //! # Brokers
 //!
 //! [`Broker`] and [`Consumer`] are what is needed of one. [`EmbeddedBroker`] is a durable log in a SQLite file for one

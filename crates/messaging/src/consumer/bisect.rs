@@ -1,5 +1,6 @@
 //! Applies one batch: whole if that works, else in ever smaller parts until the one message that does not.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::message::Delivery;
 pub(super) enum Applied {
     /// Every delivery is applied or put away, and stored.
     All,
-    /// The first `done` are; the next one has to be tried again.
-    Until { done: usize, error: BoxError },
+    /// The first `done` are; the next `failed`, tried together, have to be tried again.
+    Until { done: usize, failed: usize, error: BoxError },
     /// The partition is somebody else's now: so is the rest of the batch.
     Lost,
     /// Too many dead letters in a row, for this reason.
@@ -32,21 +33,20 @@ enum Put {
 
 impl<H: Handler> Session<'_, H> {
     /// Parts are taken in the order of the partition, and each is stored before the next one is tried. The stack holds
-    /// at most one part per halving: the logarithm of the batch's length.
+    /// at most one part per halving besides those that the batch was cut into at first.
     ///
     /// # Errors
     /// If the consumer is of no use any more. What was committed and not stored is delivered again.
     pub(super) async fn apply(&mut self, batch: &Batch) -> Result<Applied, BrokerError> {
         self.report_batch(batch);
-        let whole = 0..batch.deliveries.len();
-        let mut parts = Vec::from([whole]);
+        let mut parts = self.first_parts(batch);
         while let Some(part) = parts.pop() {
             match self.parts.apply_part(batch, part.clone()).await {
                 Ok(outcome) => {
                     self.parts.tell_committed(outcome).await;
                     self.applied(batch);
                 }
-                Err(HandlerError::Transient(error)) => return Ok(Applied::Until { done: part.start, error }),
+                Err(HandlerError::Transient(error)) => return Ok(Applied::Until { done: part.start, failed: part.len(), error }),
                 Err(HandlerError::Permanent(error)) if part.len() > 1 => {
                     tracing::debug!(partition = %batch.source, ?part, %error, "part refused; bisecting");
                     let middle = part.start + part.len() / 2;
@@ -56,12 +56,12 @@ impl<H: Handler> Session<'_, H> {
                 }
                 Err(HandlerError::Permanent(error)) => {
                     if let Put::NotNow(error) = self.put_away(batch, part.start, &error).await {
-                        return Ok(Applied::Until { done: part.start, error });
+                        return Ok(Applied::Until { done: part.start, failed: part.len(), error });
                     }
                 }
             }
             match self.consumer.store(batch, part.end).await {
-                Ok(()) => {}
+                Ok(()) => self.progress = true,
                 Err(BrokerError::PartitionLost(partition)) => {
                     tracing::info!(%partition, "partition taken away; the rest of the batch is dropped");
                     return Ok(Applied::Lost);
@@ -75,11 +75,21 @@ impl<H: Handler> Session<'_, H> {
         Ok(Applied::All)
     }
 
+    /// The whole batch, unless that was too much lately. The last part is the first one to be tried.
+    fn first_parts(&mut self, batch: &Batch) -> Vec<Range<usize>> {
+        let end = batch.deliveries.len();
+        let part_max = self.state(&batch.source).part_max.map_or(end, NonZeroUsize::get);
+        let starts = (0..end).step_by(part_max.max(1));
+        starts.rev().map(|start| start..end.min(start.saturating_add(part_max))).collect()
+    }
+
     fn applied(&mut self, batch: &Batch) {
         self.dead_letters_in_a_row = 0;
+        let batch_deliveries = self.parts.options.batch_deliveries;
         let state = self.state(&batch.source);
         state.dead_letters_in_a_row = 0;
         state.first_failure = None;
+        state.try_larger(batch_deliveries);
     }
 
     /// Publishes one message to the dead-letter topic and waits for the acknowledgement. Whatever goes wrong with that

@@ -4,7 +4,7 @@
 //! What can go wrong, and what happens then:
 //!
 //! * **Transient** errors (connection, lock, serialization, broker away): the partition is paused and handed back, the
-//!   others go on, and it is tried again with growing waits, for ever.
+//!   others go on, and it is tried again with growing waits and in smaller parts, for ever.
 //! * **Permanent** errors: the batch is bisected until the one message is found. The good parts are applied in order,
 //!   each in a transaction of its own; the one message goes to the dead-letter topic, acknowledged before its offset is
 //!   stored. A panic in a handler is a permanent error of the message that causes it: panics come from data far more

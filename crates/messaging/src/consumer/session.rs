@@ -1,6 +1,7 @@
 //! One membership of a group: from joining until shutdown, a broken consumer, or too many dead letters.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use backon::ExponentialBackoff;
@@ -35,6 +36,23 @@ pub(super) struct PartitionState {
     backoff: Option<ExponentialBackoff>,
     pub(super) first_failure: Option<FirstFailure>,
     pub(super) dead_letters_in_a_row: usize,
+    /// Deliveries per transaction while smaller ones than whole batches are tried.
+    pub(super) part_max: Option<NonZeroUsize>,
+}
+
+impl PartitionState {
+    /// A batch that is too much for the database's time limits must not be tried in the same size for ever.
+    fn try_smaller(&mut self, failed: usize) {
+        self.part_max = NonZeroUsize::new(failed / 2).or(Some(NonZeroUsize::MIN));
+    }
+
+    /// Back to whole batches, step by step.
+    pub(super) fn try_larger(&mut self, batch_deliveries: usize) {
+        self.part_max = self
+            .part_max
+            .map(|part_max| part_max.saturating_mul(NonZeroUsize::MIN.saturating_add(1)))
+            .filter(|part_max| part_max.get() < batch_deliveries);
+    }
 }
 
 pub(super) struct Session<'a, H> {
@@ -46,7 +64,7 @@ pub(super) struct Session<'a, H> {
     /// Partitions that had something while the gate was closed.
     at_gate: Vec<TopicPartition>,
     pub(super) dead_letters_in_a_row: usize,
-    progress: bool,
+    pub(super) progress: bool,
 }
 
 impl<'a, H: Handler> Session<'a, H> {
@@ -68,7 +86,7 @@ impl<'a, H: Handler> Session<'a, H> {
         }
     }
 
-    /// Whether this membership received anything.
+    /// Whether this membership got anything done.
     pub(super) fn made_progress(&self) -> bool {
         self.progress
     }
@@ -103,7 +121,6 @@ impl<'a, H: Handler> Session<'a, H> {
             () = self.gate.wait_open(), if !self.at_gate.is_empty() => return self.resume_at_gate().await.map(|()| None),
             batch = self.consumer.next_batch(self.parts.options.batch_deliveries) => batch?,
         };
-        self.progress = true;
         self.work(batch).await
     }
 
@@ -119,8 +136,9 @@ impl<'a, H: Handler> Session<'a, H> {
                 state.due = None;
                 state.backoff = None;
             }
-            Applied::Until { done, error } => {
+            Applied::Until { done, failed, error } => {
                 self.consumer.hold(&batch, done).await?;
+                self.state(&batch.source).try_smaller(failed);
                 self.retry_later(&batch.source, &error);
             }
             Applied::Lost => {

@@ -36,6 +36,9 @@ pub(super) enum Command {
 /// Records after which a commit collects no more commands: some ten milliseconds of work.
 const MAX_COMMIT_RECORDS: usize = 2_000;
 
+/// The same for bytes: large records must not add up to more memory than a process has.
+const MAX_COMMIT_BYTES: usize = 16 * 1024 * 1024;
+
 /// How long stored offsets wait for an append to ride along with. A crash in between delivers again what is harmless to
 /// deliver again, and a commit of their own would cost every batch a disk flush.
 const OFFSETS_WAIT: Duration = Duration::from_millis(20);
@@ -62,6 +65,7 @@ pub(super) struct Writer {
 struct Work {
     appends: Vec<(Vec<Prepared>, Answer)>,
     records: usize,
+    bytes: usize,
     flushes: Vec<Answer>,
     close: bool,
 }
@@ -78,7 +82,12 @@ impl Writer {
         loop {
             let offsets_due = self.offsets_due;
             let first = tokio::select! {
+                // Pruning first, or a broker that is always busy would never do it; it bounds itself.
                 biased;
+                () = tokio::time::sleep_until(self.prune_at), if self.retention.is_some() => {
+                    self.prune().await;
+                    continue;
+                }
                 command = self.queue.recv() => command,
                 () = sleep_until(offsets_due), if offsets_due.is_some() => {
                     self.commit(Work::default()).await;
@@ -86,10 +95,6 @@ impl Writer {
                 }
                 () = log.offsets_stored.notified(), if offsets_due.is_none() => {
                     self.offsets_due = Some(Instant::now() + OFFSETS_WAIT);
-                    continue;
-                }
-                () = tokio::time::sleep_until(self.prune_at), if self.retention.is_some() => {
-                    self.prune().await;
                     continue;
                 }
             };
@@ -116,6 +121,7 @@ impl Writer {
             match command {
                 Command::Append { records, done } => {
                     work.records += records.len();
+                    work.bytes += records.iter().map(|record| record.payload.len() + record.headers.len()).sum::<usize>();
                     work.appends.push((records, done));
                 }
                 Command::Flush { done } => work.flushes.push(done),
@@ -128,7 +134,8 @@ impl Writer {
                     let _ = done.send(self.create_topics(topics).await);
                 }
             }
-            next = if work.records < MAX_COMMIT_RECORDS { self.queue.try_recv().ok() } else { None };
+            let full = work.records >= MAX_COMMIT_RECORDS || work.bytes >= MAX_COMMIT_BYTES;
+            next = if full { None } else { self.queue.try_recv().ok() };
         }
         let close = work.close;
         self.commit(work).await;

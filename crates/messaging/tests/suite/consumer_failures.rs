@@ -93,6 +93,28 @@ on_both!(TestMigrator;
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_too_much_for_the_database_gets_through_in_smaller_parts() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    let handler = TestHandler::new();
+    handler.too_many.store(20, Ordering::SeqCst);
+    publish(&broker, &(0..200).map(|n| event("tasks", "key", &n.to_string())).collect::<Vec<_>>()).await;
+    let running = run_loop(&db, Arc::new(broker.clone()), &handler);
+    eventually("all are applied", || async { count(&db, "applied").await == 200 }).await;
+    let in_order: Vec<_> = (0..200).map(|n| n.to_string()).collect();
+    assert_eq!(applied(&db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), in_order);
+
+    handler.too_many.store(usize::MAX, Ordering::SeqCst);
+    for n in 0..10 {
+        publish(&broker, &(0..200).map(|_| event("tasks", "key", "more")).collect::<Vec<_>>()).await;
+        eventually("applied", || async { count(&db, "applied").await == 400 + n * 200 }).await;
+    }
+    assert_eq!(handler.attempts.lock().unwrap().last(), Some(&200), "back to whole batches");
+    running.stop().await;
+    assert!(nothing_left(&broker).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_that_is_not_acknowledged_keeps_its_offset_back() {
     let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
     let broker = broker(&log).await;

@@ -22,6 +22,8 @@ use super::INBOX;
 pub(crate) struct TestHandler {
     pub(crate) stuck: AtomicBool,
     pub(crate) panic_after_commit: AtomicBool,
+    /// More deliveries than this are a transient error.
+    pub(crate) too_many: AtomicUsize,
     /// Transactions that ended in each way, by the number of deliveries.
     pub(crate) attempts: Mutex<Vec<usize>>,
     /// Deliveries whose commit was told.
@@ -39,6 +41,7 @@ impl TestHandler {
         Arc::new(Self {
             stuck: AtomicBool::new(false),
             panic_after_commit: AtomicBool::new(false),
+            too_many: AtomicUsize::new(usize::MAX),
             attempts: Mutex::default(),
             committed: AtomicUsize::new(0),
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -56,6 +59,9 @@ impl Handler for TestHandler {
         self.begun.send_modify(|begun| *begun += 1);
         self.permits.acquire().await.unwrap().forget();
         self.attempts.lock().unwrap().push(batch.len());
+        if batch.len() > self.too_many.load(Ordering::SeqCst) {
+            return Err(HandlerError::transient("took too long"));
+        }
         let ids = batch.iter().map(Delivery::event_id).collect::<Result<Vec<_>, _>>()?;
         let mut new = claim_batch(tx, INBOX, &ids).await?;
         for (delivery, id) in batch.iter().zip(ids) {
