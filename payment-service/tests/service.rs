@@ -4,11 +4,20 @@
 
 mod common;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{account_with, clean_audit, eur, task, until, user};
 use database::{ConnectOptions, Database, DatabaseUrl};
-use messaging::{Broker, CloudEvent, EmbeddedBroker, EmbeddedOptions, Headers, Record, message::header};
+use messaging::{
+    Broker, BrokerError, CloudEvent, Consumer, EmbeddedBroker, EmbeddedOptions, Headers, Record, TopicSpec, message::header,
+};
 use migrations::BrokerLogMigrator;
 use payment_service::{PaymentService, Settings, Topics, payment::Task};
 use runtime::auth::{Secret, TokenSigner, TokenVerifier};
@@ -264,5 +273,66 @@ async fn a_start_that_fails_leaves_nothing_running() {
     let error = PaymentService::start(settings, around.broker.clone(), verifier()).await.err().unwrap();
     assert!(error.to_string().contains("in use"), "{error}");
     until("the port is free again", async || std::net::TcpListener::bind(&address).is_ok()).await;
+    service.stop().await;
+}
+
+/// A broker that is away until it is switched on.
+struct Switched {
+    inner: Arc<EmbeddedBroker>,
+    on: AtomicBool,
+}
+
+impl Switched {
+    fn check(&self) -> Result<(), BrokerError> {
+        if self.on.load(Ordering::SeqCst) { Ok(()) } else { Err(BrokerError::unavailable("switched off")) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Broker for Switched {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), BrokerError> {
+        self.check()?;
+        self.inner.ensure_topics(topics).await
+    }
+
+    async fn publish(&self, records: &[Record]) -> Vec<Result<(), BrokerError>> {
+        match self.check() {
+            Ok(()) => self.inner.publish(records).await,
+            Err(error) => records.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn consumer(&self, group: &str, topics: &[String]) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.check()?;
+        self.inner.consumer(group, topics).await
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.check()?;
+        self.inner.ping().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_comes_late_is_waited_for_while_accounts_are_served() {
+    runtime::install_tls_provider();
+    let around = Surroundings::new().await;
+    let broker = Arc::new(Switched { inner: around.broker.clone(), on: AtomicBool::new(false) });
+    let verifier = TokenVerifier::new(std::slice::from_ref(&around.secret), None);
+    let service = PaymentService::start(around.settings(), broker.clone(), verifier).await.unwrap();
+
+    let response = post(&service, Some(&around.token("ada")), "application/json", create_account()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let ready = async || reqwest::get(format!("http://{}/health/ready", service.address())).await.unwrap().text().await.unwrap();
+    until("readiness names the broker", async || {
+        ready().await.contains("\"broker\":\"the broker is not available: switched off\"")
+    })
+    .await;
+    assert!(!service.health().is_ready());
+
+    broker.on.store(true, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(20), service.health().ready()).await.expect("ready in time");
+    around.publish(&[task("ada", 100)]).await;
+    around.results("test", 1).await;
     service.stop().await;
 }

@@ -16,7 +16,7 @@ pub(super) struct Account(pub(super) Row);
 /// Money of one user in one currency, from which orders are paid.
 #[Object]
 impl Account {
-    /// Opaque, and unique across types.
+    /// Opaque id.
     pub(super) async fn id(&self) -> ID {
         self.0.id.to_string().into()
     }

@@ -13,7 +13,7 @@ pub(super) struct LedgerEntry(pub(super) Line);
 /// One change of an account's balance. Immutable. The amount is signed: debits are negative.
 #[Object]
 impl LedgerEntry {
-    /// Opaque, and unique across types.
+    /// Opaque id.
     pub(super) async fn id(&self) -> ID {
         self.0.entry.id.to_string().into()
     }

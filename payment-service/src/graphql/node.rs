@@ -4,9 +4,9 @@ use async_graphql::{ID, Interface};
 
 use super::{account::Account, entry::LedgerEntry, order::Order, payment::Payment, user::User};
 
-/// Everything that has an id of its own.
+/// Opaque ids, unique across types.
 #[derive(Interface)]
-#[graphql(field(name = "id", ty = "ID", desc = "Opaque, and unique across types."))]
+#[graphql(field(name = "id", ty = "ID", desc = "Opaque id."))]
 pub(super) enum Node {
     Account(Account),
     LedgerEntry(LedgerEntry),

@@ -11,7 +11,7 @@ pub(super) struct Order(pub(super) OrderId);
 /// An order and where it stands.
 #[Object]
 impl Order {
-    /// Opaque, and unique across types.
+    /// Opaque id.
     pub(super) async fn id(&self) -> ID {
         self.0.to_string().into()
     }

@@ -15,7 +15,7 @@ pub(super) struct Payment(pub(super) Row);
 /// How the payment of one order was decided, once and for ever.
 #[Object]
 impl Payment {
-    /// Opaque, and unique across types.
+    /// Opaque id.
     pub(super) async fn id(&self) -> ID {
         PaymentId::from(self.0.order_id).to_string().into()
     }

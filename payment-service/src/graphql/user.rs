@@ -8,10 +8,10 @@ use super::{account::Account, loader};
 /// Somebody with a token.
 pub(super) struct User(pub(super) UserId);
 
-/// A person or a program that owns an account and orders. Both services contribute to it.
+/// Both services contribute to it.
 #[Object]
 impl User {
-    /// Opaque, and unique across types.
+    /// Opaque id.
     pub(super) async fn id(&self) -> ID {
         self.0.to_public().into()
     }
