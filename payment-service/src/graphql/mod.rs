@@ -1,7 +1,7 @@
 //! The payments subgraph (Apollo Federation v2).
 //!
 //! Resolvers translate only: read the viewer, call one use case or loader, wrap. Nobody sees what is not theirs: every entity goes through
-//! [`viewer::Viewer::may_see`], and what is somebody else's looks like what does not exist.
+//! `viewer::Viewer::may_see`, and what is somebody else's looks like what does not exist.
 //!
 //! Nullable fields are `Option<Result<T>>`: a failure then is null with an error beside it. `Result<Option<T>>` would leave out the key, and an
 //! `Err` from an entity resolver would null the whole list of entities.
