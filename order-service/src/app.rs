@@ -1,22 +1,23 @@
 //! One replica of Order Service, from its settings to its end.
 //!
-//! Start: database → migrations → topics and consumer → relay, sweeper, resender, feed → listener. Everything that has to be waited for is
-//! waited for in the background, and `/health/ready` says what is missing. Stop, in the order of the flow: the listener drains, then the
-//! intake, then the consumer, then the relay publishes what is left, then the database closes.
+//! Start: listener (health only) → database → migrations → consumer, relay, sweeper, resender, feed → public routes. What is not there yet is
+//! waited for, and `/health/ready` says what it is. Stop, in the order of the flow: the listener drains, then the intake, then the
+//! consumer, then the relay publishes what is left, then the database closes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl};
 use graphql_transport::TransportOptions;
 use messaging::{
-    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, Gate, TopicSpec,
+    Broker, ConsumerLoop, ConsumerOptions, Gate, TopicSpec,
     relay::{Relay, RelayHandle, RelayOptions},
     sweeper::{Sweeper, SweeperOptions},
 };
 use runtime::{
     auth::TokenVerifier,
-    health::{Health, HealthCheck},
+    health::Health,
     lifecycle::Shutdown,
+    readiness::{Checks, keep_health},
     serve,
 };
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
@@ -24,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    endpoint::{self, EndpointError, EndpointOptions, EndpointParts},
+    endpoint::{self, EndpointError, EndpointOptions, EndpointParts, LateRouter},
     events::{CONSUMER_GROUP, PaymentResults},
     feed::Feed,
     graphql::{self, Context},
@@ -66,8 +67,6 @@ pub enum StartError {
 
 /// Time for requests that are under way when the service stops; below the 10 s after which Docker kills.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Pause between two looks at the database for `/health/ready`: an outage is seen soon, and looking costs nothing.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running replica. Dropping it does not stop it; [`OrderService::stop`] does.
 pub struct OrderService {
@@ -132,7 +131,10 @@ impl OrderService {
         listener: TcpListener,
     ) -> Result<Self, StartError> {
         let (health, gates, stages) = (Health::new(), Gates::default(), Stages::new());
-        let database = connect(&settings, &health).await?;
+        let checks = Checks::new(&health);
+        let (address, late) = (listener.local_addr()?, LateRouter::default());
+        stages.listener.spawn(serve::serve(listener, late.router(&health), stages.listener.clone()));
+        let database = connect(&settings, &checks).await?;
         let topic = |name: &str| TopicSpec::new(format!("{}{name}", settings.topic_prefix));
         let tasks_topic: Arc<str> = topic(TOPIC_PAYMENT_TASKS).name.into();
 
@@ -144,29 +146,20 @@ impl OrderService {
 
         let handler = Arc::new(PaymentResults { feed: feed.clone() });
         let options = ConsumerOptions::new(CONSUMER_GROUP, vec![topic(TOPIC_PAYMENT_RESULTS)]);
-        let consumer = ConsumerLoop::new(database.clone(), broker, handler, options);
+        let consumer = ConsumerLoop::new(database.clone(), Arc::clone(&broker), handler, options);
         let Stage { token, tasks } = &stages.consumer;
         let (consumer, task) = consumer.start(token.clone(), gates.consumer.clone());
         tasks.spawn(task);
-        tasks.spawn(report_consumer(consumer, health.check("broker")));
-        tasks.spawn(token.clone().run_until_cancelled_owned(report_database(database.clone(), health.check("database"))));
+        tasks.spawn(keep_health(checks, database.clone(), broker, consumer, token.clone()));
 
         let context = IntakeContext { database: database.clone(), relay, feed: feed.clone(), tasks_topic };
         let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
 
         let transport = TransportOptions { drain: stages.listener.soft().clone(), ..TransportOptions::default() };
         let schema = graphql::schema(Context { database: database.clone(), intake, feed });
-        let parts = EndpointParts {
-            schema,
-            database: database.clone(),
-            payments_url: settings.payments_url,
-            verifier,
-            health: health.clone(),
-            transport,
-        };
-        let router = endpoint::router(parts, &settings.endpoint)?;
-        let address = listener.local_addr()?;
-        stages.listener.spawn(serve::serve(listener, router, stages.listener.clone()));
+        let parts =
+            EndpointParts { schema, database: database.clone(), payments_url: settings.payments_url, verifier, transport };
+        late.set(endpoint::router(parts, &settings.endpoint)?);
         Ok(Self { address, database, health, gates, stages })
     }
 
@@ -209,15 +202,13 @@ pub async fn migrate(url: &DatabaseUrl) -> Result<(), DatabaseError> {
     migrated
 }
 
-async fn connect(settings: &Settings, health: &Health) -> Result<Database, DatabaseError> {
-    let check = health.check("database");
-    let waiting = |error: &DatabaseError| check.not_ready(error.to_string());
+async fn connect(settings: &Settings, checks: &Checks) -> Result<Database, DatabaseError> {
     let options = ConnectOptions::new("order-service");
+    let waiting = |error: &DatabaseError| checks.database.not_ready(error.to_string());
     let database = database::connect_with_backoff(&settings.database, &options, waiting).await?;
     if settings.migrate_on_start {
         database.migrate::<migrations::OrdersMigrator>().await?;
     }
-    check.ready();
     Ok(database)
 }
 
@@ -229,35 +220,4 @@ fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, gates: &Gates
     let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(broker), SweeperOptions::default());
     tasks.spawn(sweeper.start(token.clone(), gates.sweeper.clone()));
     relay
-}
-
-/// Tells `/health/ready` what the consumer does; ends with it.
-async fn report_consumer(consumer: ConsumerHandle, check: HealthCheck) {
-    let mut status = consumer.watch();
-    loop {
-        match &*status.borrow_and_update() {
-            ConsumerStatus::Running => check.ready(),
-            ConsumerStatus::Starting { waiting_for: None } => check.not_ready("joining the consumer group"),
-            ConsumerStatus::Starting { waiting_for: Some(reason) } => {
-                check.not_ready(format!("waiting for the broker: {reason}"))
-            }
-            ConsumerStatus::Stopped { reason } => check.not_ready(format!("the consumer stopped: {reason}")),
-            ConsumerStatus::Finished => return,
-        }
-        if status.changed().await.is_err() {
-            check.not_ready("the consumer ended");
-            return;
-        }
-    }
-}
-
-/// Tells `/health/ready` whether the database answers.
-async fn report_database(database: Database, check: HealthCheck) {
-    loop {
-        match database.ping().await {
-            Ok(()) => check.ready(),
-            Err(error) => check.not_ready(format!("waiting for the database: {error}")),
-        }
-        tokio::time::sleep(PING_INTERVAL).await;
-    }
 }

@@ -1,5 +1,5 @@
 //! Live events: nothing is missed, repeated or out of order, whoever commits when.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

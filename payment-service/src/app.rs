@@ -15,7 +15,13 @@ use messaging::{
     SweeperOptions, TopicSpec,
 };
 use migrations::PaymentsMigrator;
-use runtime::{auth::TokenVerifier, health::Health, metrics::Metrics, serve::BindError};
+use runtime::{
+    auth::TokenVerifier,
+    health::Health,
+    metrics::Metrics,
+    readiness::{Checks, keep_health},
+    serve::BindError,
+};
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +32,6 @@ use crate::{
     http::{self, LateSchema},
     listener::Listener,
     payment::{INBOX, OUTBOX},
-    probe::{Checks, keep_health},
 };
 
 /// How long claims of messages are kept. They only tell a redelivery from a task that was sent again: the guard against a second debit is

@@ -19,6 +19,5 @@ pub mod idempotency;
 pub mod ledger;
 mod listener;
 pub mod payment;
-mod probe;
 
 pub use app::{PaymentService, Settings, StartError, Topics, migrate};

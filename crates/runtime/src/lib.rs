@@ -5,7 +5,7 @@
 //! - [`telemetry`]: logs on stderr, pretty for people and JSON for machines
 //! - [`lifecycle`]: signals, draining, and the end after a grace time
 //! - [`serve`]: bind and serve HTTP, bounded and drained
-//! - [`health`]: `/health/live` and `/health/ready` with named checks
+//! - [`health`]: `/health/live` and `/health/ready` with named checks; [`readiness`] keeps those that every service has
 //! - [`metrics`]: `/metrics` for Prometheus
 //! - [`auth`]: JSON Web Tokens, verified and signed
 
@@ -13,6 +13,7 @@ pub mod auth;
 pub mod health;
 pub mod lifecycle;
 pub mod metrics;
+pub mod readiness;
 pub mod serve;
 pub mod service_settings;
 pub mod settings;

@@ -1,7 +1,8 @@
-//! The public HTTP server: `/graphql` over both services, GraphiQL, the schema, health, and a start page.
+//! The public HTTP server: `/graphql` over both services, GraphiQL, the schema, and a start page.
 
 mod authenticator;
 mod guard;
+mod late;
 mod pages;
 
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::sync::Arc;
 use axum::{Router, http::HeaderMap, middleware, routing::get};
 use gateway::{Caller, Gateway, GatewayError, HttpSubgraph, HttpSubgraphOptions, Limits, LocalSubgraph, Subgraph, SubgraphError};
 use graphql_transport::{OriginPattern, TransportOptions};
-use runtime::{auth::TokenVerifier, health::Health};
+use runtime::auth::TokenVerifier;
 use tower_http::{cors::CorsLayer, trace::TraceLayer};
 
 use self::authenticator::BearerTokens;
-pub use self::pages::DemoUser;
+pub use self::{late::LateRouter, pages::DemoUser};
 use crate::graphql::{self, OrdersSchema, Viewer};
 
 /// Composed from both subgraphs by `make schema`.
@@ -48,8 +49,6 @@ pub struct EndpointParts {
     pub payments_url: String,
     /// Checks tokens.
     pub verifier: TokenVerifier,
-    /// What is ready.
-    pub health: Health,
     /// Bounds, and the signal to drain.
     pub transport: TransportOptions,
 }
@@ -117,14 +116,14 @@ pub fn router(parts: EndpointParts, options: &EndpointOptions) -> Result<Router,
     let mut router = Router::new().route("/", get(async move |headers: HeaderMap| start_page.render(&headers)));
     if options.introspection {
         let sdl: Arc<str> = gateway.public_sdl().into();
-        router = router.route("/schema.graphql", get(async move || pages::schema(sdl)));
+        router = router.route("/schema.graphql", get(async move || pages::schema(&sdl)));
     }
     if options.graphiql {
         router = router.merge(pages::graphiql(options)).route("/docs", get(pages::docs));
     }
     let transport = TransportOptions { allowed_origins: Some(options.cors_origins.clone()), ..parts.transport };
     router = router.merge(graphql_transport::router(gateway, authenticator, transport));
-    router = router.layer(cors(&options.cors_origins)).merge(parts.health.router());
+    router = router.layer(cors(&options.cors_origins));
     if options.loopback_only {
         router = router.layer(middleware::from_fn(guard::require_loopback_host));
     }

@@ -1,7 +1,5 @@
 //! What people open in a browser.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
     http::{HeaderMap, header, uri::Authority},
@@ -90,8 +88,8 @@ pub(super) async fn docs() -> Redirect {
 }
 
 /// `/schema.graphql`.
-pub(super) fn schema(sdl: Arc<str>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], sdl.to_string())
+pub(super) fn schema(sdl: &str) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], sdl.to_owned())
 }
 
 /// `/`: where to go from here.

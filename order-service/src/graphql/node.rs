@@ -38,15 +38,15 @@ macro_rules! stub {
 }
 
 stub!(
-    /// An account of one user.
+    /// Money of one user in one currency, from which orders are paid.
     Account
 );
 stub!(
-    /// A line of an account's ledger.
+    /// One change of an account's balance. Immutable. The amount is signed: debits are negative.
     LedgerEntry
 );
 stub!(
-    /// What was decided about one order.
+    /// How the payment of one order was decided, once and for ever.
     Payment
 );
 

@@ -24,7 +24,6 @@ impl User {
     }
 
     /// The user's orders, newest first. Neither `first` nor `last` means first 20; both, or more than 100, is BAD_USER_INPUT.
-    #[expect(clippy::too_many_arguments, reason = "the arguments of the GraphQL field")]
     async fn orders(
         &self,
         ctx: &Context<'_>,

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use database::array::Columns;
-use schema::{EventId, OrderId, PaymentResult, Timestamp};
+use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
 
 use super::{
@@ -108,7 +108,7 @@ async fn update_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(
     let rows = Columns::new(tx.get_database_backend(), events)
         .uuid("id", |event| event.order_id.0)
         .text("status", |event| event.status.as_str())
-        .opt_text("rejection_reason", |event| event.rejection_reason.map(|reason| reason.as_str()))
+        .opt_text("rejection_reason", |event| event.rejection_reason.map(RejectionReason::as_str))
         .int("version", |event| event.version)
         .bigint("updated_at_ms", |event| event.occurred_at_ms.0);
     let statement = rows.statement(|rows| {

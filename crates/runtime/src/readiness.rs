@@ -1,31 +1,34 @@
-//! Readiness: the database and the broker answer, and tasks are consumed.
+//! What makes a service ready: its database and its broker answer, and messages are consumed.
 
 use std::{sync::Arc, time::Duration};
 
 use database::Database;
 use messaging::{Broker, ConsumerHandle, ConsumerStatus};
-use runtime::health::{Health, HealthCheck};
 use tokio_util::sync::CancellationToken;
+
+use crate::health::{Health, HealthCheck};
 
 /// Between two looks at the database and the broker: a load balancer learns of an outage within the time of a client's retry.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// The checks, all of them not ready yet: so that a service that is starting says what it waits for.
 #[derive(Debug, Clone)]
-pub(crate) struct Checks {
-    pub(crate) database: HealthCheck,
+pub struct Checks {
+    /// Whether the database answers; whoever connects says what it waits for.
+    pub database: HealthCheck,
     broker: HealthCheck,
     consumer: HealthCheck,
 }
 
 impl Checks {
-    pub(crate) fn new(health: &Health) -> Self {
+    /// Adds the three checks to `health`.
+    pub fn new(health: &Health) -> Self {
         Self { database: health.check("database"), broker: health.check("broker"), consumer: health.check("consumer") }
     }
 }
 
 /// Keeps the checks up to date until `stop`.
-pub(crate) async fn keep_health(
+pub async fn keep_health(
     checks: Checks,
     database: Database,
     broker: Arc<dyn Broker>,
