@@ -112,3 +112,92 @@ impl Plans {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    const SUPERGRAPH: &str = include_str!("../tests/fixtures/supergraph.graphql");
+    const QUERY: &str = "query($with: Boolean = true) { book(id: \"b1\") { id rating @include(if: $with) } }";
+
+    fn plans(limits: Limits) -> Plans {
+        let supergraph = Arc::new(Supergraph::parse(SUPERGRAPH).unwrap());
+        let names = vec!["books".to_owned(), "reviews".to_owned()];
+        Plans::new(supergraph, names.into(), Arc::new(limits))
+    }
+
+    async fn plan(plans: &Plans, bits: u32) -> Result<Arc<Plan>, Rejection> {
+        let document = plans.document(QUERY).await?;
+        let operation = document.operation(None)?;
+        plans.plan(&document, operation, bits).await
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_together_share_one_plan() {
+        let plans = plans(Limits::default());
+        let made = join_all((0..50).map(|_| plan(&plans, 1))).await;
+        let first = made[0].as_ref().unwrap();
+        assert!(made.iter().all(|plan| Arc::ptr_eq(plan.as_ref().unwrap(), first)));
+        assert!(!Arc::ptr_eq(&plan(&plans, 0).await.unwrap(), first), "another condition is another plan");
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_not_kept() {
+        let plans = plans(Limits::default());
+        for index in 0..20 {
+            assert!(plans.document(&format!("{{ unknown{index} }}")).await.is_err());
+        }
+        plans.documents.run_pending_tasks().await;
+        assert_eq!(plans.documents.entry_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_cache_does_not_grow_beyond_its_bound() {
+        let plans = plans(Limits { plan_cache_entries: 5, ..Limits::default() });
+        for index in 0..50 {
+            let text = format!("{{ book(id: \"{index}\") {{ id }} }}");
+            let document = plans.document(&text).await.unwrap();
+            plans.plan(&document, document.operation(None).unwrap(), 0).await.unwrap();
+        }
+        plans.documents.run_pending_tasks().await;
+        plans.plans.run_pending_tasks().await;
+        assert!(plans.documents.entry_count() <= 5 && plans.plans.entry_count() <= 5);
+    }
+
+    #[tokio::test]
+    async fn the_planner_stops_when_it_is_cancelled() {
+        let plans = plans(Limits::default());
+        let document = Document::parse(QUERY, &plans.supergraph, &plans.limits).unwrap();
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let operation = document.operation(None).unwrap();
+        let rejection = Plan::make(&plans.supergraph, &plans.subgraphs, &document, operation, 1, &cancel).unwrap_err();
+        assert!(format!("{rejection:?}").contains("LIMIT_EXCEEDED"), "{rejection:?}");
+    }
+
+    #[tokio::test]
+    async fn computing_that_does_not_end_is_not_waited_for_and_neither_is_its_place() {
+        let plans = plans(Limits { planning_timeout: Duration::from_millis(20), max_concurrent_plans: 1, ..Limits::default() });
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let stuck = plans.compute(move || {
+            // Ends when the sender is gone.
+            let _ = released.recv();
+            Ok(())
+        });
+        assert!(format!("{:?}", stuck.await).contains("LIMIT_EXCEEDED"));
+        assert!(format!("{:?}", plans.compute(|| Ok(())).await).contains("SERVICE_UNAVAILABLE"));
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_planning_is_an_error_of_that_request_only() {
+        let plans = plans(Limits::default());
+        let panicked: Result<(), Rejection> = plans.compute(|| panic!("a library gave up")).await;
+        assert!(format!("{panicked:?}").contains("INTERNAL_SERVER_ERROR"));
+        assert!(plan(&plans, 1).await.is_ok());
+    }
+}

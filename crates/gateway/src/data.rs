@@ -128,8 +128,9 @@ pub(crate) fn place(value: &Value, path: &[DataSegment], indices: &[usize]) -> V
     place
 }
 
-/// Adds what `source` has to `target`. Objects are merged key by key, lists of the same length item by item; a null never
-/// replaces a value, because another subgraph may know more.
+/// Adds what `source` has to `target`. Objects are merged key by key, lists of the same length item by item. A null never replaces a
+/// value, because another subgraph may know more. Of lists of different lengths the first stays: fetches that are under way
+/// have counted its items.
 pub(crate) fn merge(target: &mut Value, source: Value) {
     match (target, source) {
         (_, Value::Null) => {}
@@ -137,6 +138,7 @@ pub(crate) fn merge(target: &mut Value, source: Value) {
         (Value::List(target), Value::List(source)) if target.len() == source.len() => {
             target.iter_mut().zip(source).for_each(|(target, source)| merge(target, source));
         }
+        (Value::List(_), Value::List(_)) => {}
         (target, source) => *target = source,
     }
 }
@@ -199,5 +201,50 @@ fn apply_to_key(object: &mut Object, key: &Name, rewrite: &Rewrite) {
                 *slot = Value::String(value.clone());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::value;
+
+    use super::*;
+
+    fn merged(target: Value, source: Value) -> Value {
+        let mut target = target;
+        merge(&mut target, source);
+        target
+    }
+
+    #[test]
+    fn a_null_never_hides_what_another_subgraph_knows() {
+        assert_eq!(merged(value!({"a": {"b": 1}}), value!({"a": null})), value!({"a": {"b": 1}}));
+        assert_eq!(merged(value!({"a": null}), value!({"a": {"b": 1}})), value!({"a": {"b": 1}}));
+    }
+
+    #[test]
+    fn lists_are_merged_item_by_item_unless_their_lengths_differ() {
+        assert_eq!(merged(value!([{"a": 1}, null]), value!([{"b": 2}, {"b": 3}])), value!([{"a": 1, "b": 2}, {"b": 3}]));
+        assert_eq!(merged(value!([{"a": 1}]), value!([{"b": 2}, {"b": 3}])), value!([{"a": 1}]));
+    }
+
+    #[test]
+    fn what_is_found_is_found_again_by_its_indices_and_has_the_right_place() {
+        let mut data = value!({"a": [[{"__typename": "A", "b": {"x": 1}}], [], [null, {"__typename": "B", "b": {"x": 2}}]]});
+        let path = [
+            DataSegment::Key(Name::new("a")),
+            DataSegment::Types(BTreeSet::from(["B".to_owned()])),
+            DataSegment::Key(Name::new("b")),
+        ];
+        let mut found = Vec::new();
+        visit(&data, &path, &TypeRelations::default(), &mut Vec::new(), &mut |object, indices| {
+            found.push((object.clone(), indices.to_vec()));
+        });
+        let [(object, indices)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(Value::Object(object.clone()), value!({"x": 2}));
+        assert_eq!(object_mut(&mut data, &path, indices), Some(&mut object.clone()));
+        let place: Vec<PathSegment> = place(&data, &path, indices).iter().map(Into::into).collect();
+        let field = |name: &str| PathSegment::Field(name.to_owned());
+        assert_eq!(place, [field("a"), PathSegment::Index(2), PathSegment::Index(1), field("b")]);
     }
 }

@@ -14,7 +14,6 @@ use crate::error::{ErrorCode, Rejection};
 
 /// The bounds of one gateway. Every field has a default that the documented reason stands for.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Limits {
     /// Length of the document in bytes. 64 KiB: generated clients' largest documents stay below half of it.
     pub max_document_bytes: usize,
@@ -190,4 +189,53 @@ fn within(what: &str, actual: usize, limit: usize) -> Result<(), Rejection> {
         return Ok(());
     }
     Err(Rejection::new(ErrorCode::LimitExceeded, format!("the {what} must not exceed {limit}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use apollo_compiler::ast::Document;
+
+    use super::*;
+
+    fn cost_is_within(query: &str, limits: &Limits) -> bool {
+        check(&Document::parse(query, "test.graphql").unwrap(), limits).is_ok()
+    }
+
+    #[test]
+    fn a_fragment_costs_what_it_holds_at_every_spread() {
+        let limits = |max_fields| Limits { max_fields, ..Limits::default() };
+        let query = "{ a { ...F } b { ...F ... { c } } } fragment F on T { x { y } }";
+        assert!(cost_is_within(query, &limits(7)));
+        assert!(!cost_is_within(query, &limits(6)));
+    }
+
+    #[test]
+    fn root_fields_are_counted_through_fragments_and_apart_from_what_is_below() {
+        let limits = |max_root_fields| Limits { max_root_fields, ..Limits::default() };
+        let query = "{ a { x y z } ...F ...F } fragment F on Query { b c }";
+        assert!(cost_is_within(query, &limits(5)));
+        assert!(!cost_is_within(query, &limits(4)));
+    }
+
+    #[test]
+    fn counts_saturate_instead_of_overflowing() {
+        let mut query = String::from("{ ...F0 }");
+        for index in 0..200 {
+            query.push_str(&format!(" fragment F{index} on T {{ ...F{next} ...F{next} }}", next = index + 1));
+        }
+        query.push_str(" fragment F200 on T { a @d b: c }");
+        let limits = Limits {
+            max_fields: usize::MAX - 1,
+            max_root_fields: usize::MAX,
+            max_aliases: usize::MAX,
+            max_directives: usize::MAX,
+            ..Limits::default()
+        };
+        assert!(!cost_is_within(&query, &limits));
+    }
+
+    #[test]
+    fn a_cycle_ends() {
+        assert!(cost_is_within("{ ...A } fragment A on T { a ...B } fragment B on T { b ...A }", &Limits::default()));
+    }
 }

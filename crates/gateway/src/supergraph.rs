@@ -162,21 +162,7 @@ fn public_schema(mut schema: Schema) -> Schema {
 
 fn is_federation_name(name: &str) -> bool {
     const SPECIFICATIONS: [&str; 6] = ["join__", "link__", "core__", "federation__", "context__", "policy__"];
-    const NAMES: [&str; 12] = [
-        "link",
-        "core",
-        "tag",
-        "inaccessible",
-        "authenticated",
-        "requiresScopes",
-        "policy",
-        "cost",
-        "listSize",
-        "context",
-        "fromContext",
-        "cacheControl",
-    ];
-    SPECIFICATIONS.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
+    SPECIFICATIONS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_executable(location: ast::DirectiveLocation) -> bool {

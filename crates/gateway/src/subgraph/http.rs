@@ -10,8 +10,10 @@ use async_graphql::{ErrorExtensionValues, PathSegment, ServerError, Value, Varia
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,6 @@ use super::{Caller, OperationKind, Subgraph, SubgraphError, SubgraphRequest, Sub
 
 /// The bounds of one HTTP subgraph.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct HttpSubgraphOptions {
     /// Until the connection stands. 1 s: subgraphs are near; a host that is gone must not use up the whole timeout.
     pub connect_timeout: Duration,
@@ -41,6 +42,10 @@ impl Default for HttpSubgraphOptions {
         }
     }
 }
+
+/// Headers that are about the caller's own connection or body, or that ask for an encoding which nobody here decodes.
+const NOT_FORWARDED: [HeaderName; 8] =
+    [ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// A subgraph that is called over HTTP. Its operations are queries and mutations; subscriptions end with an error.
 #[derive(Debug, Clone)]
@@ -89,6 +94,9 @@ impl HttpSubgraph {
 
     async fn send(&self, body: Vec<u8>, caller: &Caller) -> Result<Response, reqwest::Error> {
         let mut headers = caller.headers.clone();
+        for name in &NOT_FORWARDED {
+            headers.remove(name);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/graphql-response+json, application/json;q=0.9"));
         self.client.post(self.url.clone()).headers(headers).body(body).send().await

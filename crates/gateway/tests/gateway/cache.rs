@@ -36,8 +36,7 @@ async fn plans_of_different_conditions_and_operations_of_one_document_are_kept_a
 
 #[tokio::test]
 async fn a_cache_that_is_too_small_makes_plans_again_and_answers_the_same() {
-    let mut limits = Limits::default();
-    limits.plan_cache_entries = 1;
+    let limits = Limits { plan_cache_entries: 1, ..Limits::default() };
     let world = World::with_limits(limits).await;
     for round in 0..3 {
         for id in ["b1", "b2", "b3"] {

@@ -16,8 +16,7 @@ async fn the_same_entity_is_asked_for_once_however_often_it_occurs() {
 
 #[tokio::test]
 async fn a_long_list_is_asked_for_in_calls_of_bounded_size_and_comes_back_in_order() {
-    let mut limits = Limits::default();
-    limits.entities_per_call = 7;
+    let limits = Limits { entities_per_call: 7, ..Limits::default() };
     let world = World::with_limits(limits).await;
     let answer = world.ask("{ books(first: 40) { id reviews { id } shippingCost } }").await;
     let books = answer.0.data.clone().into_json().unwrap();
@@ -33,8 +32,7 @@ async fn a_long_list_is_asked_for_in_calls_of_bounded_size_and_comes_back_in_ord
 
 #[tokio::test]
 async fn calls_with_several_lists_of_entities_are_bounded_too() {
-    let mut limits = Limits::default();
-    limits.entities_per_call = 3;
+    let limits = Limits { entities_per_call: 3, ..Limits::default() };
     let world = World::with_limits(limits).await;
     let query = "{ books(first: 4) { id rating author { id bio } } shelves { reviews { id } } }";
     let answer = world.ask(query).await;

@@ -232,8 +232,7 @@ async fn answers_that_do_not_fit_the_schema_become_null_with_an_error() {
 
 #[tokio::test]
 async fn the_number_of_errors_is_bounded() {
-    let mut limits = Limits::default();
-    limits.max_response_errors = 3;
+    let limits = Limits { max_response_errors: 3, ..Limits::default() };
     let world = World::with_reviews(Arc::new(Canned(json!(null), vec![error("no", &[])])), limits);
     let answer = world.ask("{ books(first: 20) { rating } }").await;
     assert_eq!(answer.0.errors.len(), 3);

@@ -53,8 +53,7 @@ async fn statuses_and_bodies_that_are_no_answer_get_the_right_code() {
 #[tokio::test]
 async fn a_subgraph_that_does_not_answer_is_not_waited_for_longer_than_allowed() {
     let server = Server::start(Router::new().route("/graphql", post(std::future::pending::<()>))).await;
-    let mut options = HttpSubgraphOptions::default();
-    options.timeout = Duration::from_millis(100);
+    let options = HttpSubgraphOptions { timeout: Duration::from_millis(100), ..HttpSubgraphOptions::default() };
     let world = World::with_reviews(http(&server.url(), options), Limits::default());
     let answer = world.ask("{ book(id: \"b1\") { id rating } }").await;
     assert_eq!(answer.data(), r#"{"book":{"id":"b1","rating":null}}"#);
@@ -70,8 +69,7 @@ async fn an_answer_that_never_ends_is_cut_off() {
         })))
     };
     let server = Server::start(Router::new().route("/graphql", post(move || std::future::ready(endless())))).await;
-    let mut options = HttpSubgraphOptions::default();
-    options.max_response_bytes = 64 * 1024;
+    let options = HttpSubgraphOptions { max_response_bytes: 64 * 1024, ..HttpSubgraphOptions::default() };
     let world = World::with_reviews(http(&server.url(), options), Limits::default());
     assert_eq!(world.ask("{ topReview { id } }").await.codes(), ["INTERNAL_SERVER_ERROR topReview"]);
 }
@@ -90,12 +88,17 @@ async fn the_callers_headers_go_to_the_subgraph_and_no_others_overrule_the_proto
     caller.headers.insert(header::AUTHORIZATION, "Bearer t".parse().unwrap());
     caller.headers.insert("traceparent", "00-1-2-01".parse().unwrap());
     caller.headers.insert(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+    caller.headers.insert(header::CONTENT_LENGTH, "1".parse().unwrap());
+    caller.headers.insert(header::HOST, "elsewhere".parse().unwrap());
+    caller.headers.insert(header::ACCEPT_ENCODING, "br".parse().unwrap());
     let answer = world.send(Request::new("{ topReview { id } }").data(caller)).await;
     assert_eq!(answer.ok(), r#"{"topReview":null}"#);
     let seen = seen.lock().unwrap();
     assert_eq!(seen[header::AUTHORIZATION], "Bearer t");
     assert_eq!(seen["traceparent"], "00-1-2-01");
     assert_eq!(seen[header::CONTENT_TYPE], "application/json");
+    assert_ne!(seen[header::HOST], "elsewhere");
+    assert!(!seen.contains_key(header::ACCEPT_ENCODING));
 }
 
 /// Reads one request of a keep-alive connection; `false` at its end.

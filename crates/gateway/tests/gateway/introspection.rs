@@ -49,8 +49,7 @@ async fn introspection_stands_beside_other_fields_in_the_order_of_the_query() {
 
 #[tokio::test]
 async fn introspection_that_is_switched_off_is_refused_clearly_and_typename_stays() {
-    let mut limits = Limits::default();
-    limits.introspection = false;
+    let limits = Limits { introspection: false, ..Limits::default() };
     let world = World::with_limits(limits).await;
     let refused = world.ask("{ book(id: \"b1\") { id } ... { __schema { queryType { name } } } }").await;
     assert_eq!(refused.rejected(), "GRAPHQL_VALIDATION_FAILED");

@@ -78,8 +78,7 @@ async fn root_fields_aliases_directives_and_conditions_are_bounded() {
 
 #[tokio::test]
 async fn the_number_of_fields_counts_fragments_as_often_as_they_are_spread() {
-    let mut limits = Limits::default();
-    limits.max_fields = 30;
+    let limits = Limits { max_fields: 30, ..Limits::default() };
     let world = World::with_limits(limits).await;
     let spreads = |count: usize| {
         format!(

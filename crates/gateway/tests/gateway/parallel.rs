@@ -45,8 +45,7 @@ async fn root_fields_of_two_subgraphs_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn calls_of_one_entity_fetch_do_not_wait_for_each_other() {
-    let mut limits = Limits::default();
-    limits.entities_per_call = 1;
+    let limits = Limits { entities_per_call: 1, ..Limits::default() };
     let books = json!({ "books": [{ "__typename": "Book", "id": "b1" }, { "__typename": "Book", "id": "b2" }] });
     let subgraphs: Vec<(String, Arc<dyn Subgraph>)> = vec![
         ("books".to_owned(), Arc::new(Together(Arc::new(Barrier::new(1)), books))),

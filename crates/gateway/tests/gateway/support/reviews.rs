@@ -1,9 +1,18 @@
 //! The subgraph behind HTTP: what people say about books.
 
-use async_graphql::{EmptySubscription, Error, ErrorExtensions, ID, Object, Schema};
+use async_graphql::{EmptySubscription, Error, ErrorExtensions, ID, Interface, Object, Schema};
 
 fn coded(message: &str, code: &str) -> Error {
     Error::new(message).extend_with(|_, extensions| extensions.set("code", code))
+}
+
+/// Anything with an id: the same interface as elsewhere, over the types that are known here.
+#[derive(Interface)]
+#[graphql(field(name = "id", ty = "ID", desc = "Opaque."))]
+pub enum Node {
+    Book(Book),
+    Author(Author),
+    Review(Review),
 }
 
 pub struct Review(ID);
@@ -111,5 +120,5 @@ impl Mutation {
 pub type Reviews = Schema<Query, Mutation, EmptySubscription>;
 
 pub fn schema() -> Reviews {
-    Schema::build(Query, Mutation, EmptySubscription).enable_federation().finish()
+    Schema::build(Query, Mutation, EmptySubscription).register_output_type::<Node>().enable_federation().finish()
 }
