@@ -16,6 +16,8 @@ pub(crate) struct Outcome {
 /// Rows that were not acknowledged.
 pub(crate) struct Failure {
     pub(crate) rows: usize,
+    /// Whether none was.
+    pub(crate) all: bool,
     /// The first error, one that trying again cures if there is one.
     pub(crate) error: BrokerError,
 }
@@ -29,7 +31,11 @@ pub(crate) async fn publish_rows(broker: &dyn Broker, table: OutboxTable, rows: 
     let Ok(answers) = tokio::time::timeout(timeout, broker.publish(&records)).await else {
         return Outcome {
             acknowledged: Vec::new(),
-            failure: Some(Failure { rows: count, error: BrokerError::unavailable(format!("no answer within {timeout:?}")) }),
+            failure: Some(Failure {
+                rows: count,
+                all: true,
+                error: BrokerError::unavailable(format!("no answer within {timeout:?}")),
+            }),
         };
     };
     let mut acknowledged = Vec::with_capacity(count);
@@ -51,6 +57,7 @@ pub(crate) async fn publish_rows(broker: &dyn Broker, table: OutboxTable, rows: 
     let rows = count - acknowledged.len();
     let failure = (rows > 0).then(|| Failure {
         rows,
+        all: acknowledged.is_empty(),
         error: first_error.unwrap_or_else(|| BrokerError::unavailable("the broker answered for fewer records than it was given")),
     });
     Outcome { acknowledged, failure }
@@ -67,7 +74,7 @@ impl Outage {
         Self { table, since: None }
     }
 
-    /// Whether the last publish call met a broker that was not available.
+    /// Whether the last publish call met a broker that took nothing because it was not available.
     pub(crate) fn is_on(&self) -> bool {
         self.since.is_some()
     }
@@ -77,16 +84,18 @@ impl Outage {
         if let Some(failure) = &failure {
             metrics::counter!("messaging_publish_failed_total", "outbox" => table.0).increment(failure.rows as u64);
         }
-        match (failure.filter(|failure| failure.error.is_transient()), self.since) {
-            (Some(failure), None) => {
-                tracing::warn!(%table, rows = failure.rows, error = %failure.error, "publishing fails; rows stay in the outbox");
-                self.since = Some(tokio::time::Instant::now());
-            }
-            (None, Some(since)) => {
+        let unavailable = failure.filter(|failure| failure.error.is_transient());
+        let outage = unavailable.as_ref().is_some_and(|failure| failure.all);
+        if let (Some(failure), None) = (&unavailable, self.since) {
+            tracing::warn!(%table, rows = failure.rows, error = %failure.error, "not published; the rows stay in the outbox");
+        }
+        match (outage, self.since) {
+            (true, None) => self.since = Some(tokio::time::Instant::now()),
+            (false, Some(since)) => {
                 tracing::info!(%table, outage = ?since.elapsed(), "publishing works again");
                 self.since = None;
             }
-            (Some(_), Some(_)) | (None, None) => {}
+            (true, Some(_)) | (false, None) => {}
         }
     }
 }

@@ -22,13 +22,14 @@ pub(super) enum Applied {
     Until { done: usize, failed: usize, error: BoxError },
     /// The partition is somebody else's now: so is the rest of the batch.
     Lost,
-    /// Too many dead letters in a row, for this reason.
+    /// A person has to look at it, for this reason.
     Stop(String),
 }
 
 enum Put {
     Away,
     NotNow(BoxError),
+    Never(String),
 }
 
 impl<H: Handler> Session<'_, H> {
@@ -41,9 +42,9 @@ impl<H: Handler> Session<'_, H> {
         self.report_batch(batch);
         let mut parts = self.first_parts(batch);
         while let Some(part) = parts.pop() {
-            match self.parts.apply_part(batch, part.clone()).await {
+            match self.wiring.apply_part(batch, part.clone()).await {
                 Ok(outcome) => {
-                    self.parts.tell_committed(outcome).await;
+                    self.wiring.tell_committed(outcome).await;
                     self.applied(batch);
                 }
                 Err(HandlerError::Transient(error)) => return Ok(Applied::Until { done: part.start, failed: part.len(), error }),
@@ -54,11 +55,11 @@ impl<H: Handler> Session<'_, H> {
                     parts.push(part.start..middle);
                     continue;
                 }
-                Err(HandlerError::Permanent(error)) => {
-                    if let Put::NotNow(error) = self.put_away(batch, part.start, &error).await {
-                        return Ok(Applied::Until { done: part.start, failed: part.len(), error });
-                    }
-                }
+                Err(HandlerError::Permanent(error)) => match self.put_away(batch, part.start, &error).await {
+                    Put::Away => {}
+                    Put::NotNow(error) => return Ok(Applied::Until { done: part.start, failed: part.len(), error }),
+                    Put::Never(reason) => return Ok(Applied::Stop(reason)),
+                },
             }
             match self.consumer.store(batch, part.end).await {
                 Ok(()) => self.progress = true,
@@ -85,21 +86,21 @@ impl<H: Handler> Session<'_, H> {
 
     fn applied(&mut self, batch: &Batch) {
         self.dead_letters_in_a_row = 0;
-        let batch_deliveries = self.parts.options.batch_deliveries;
+        let batch_deliveries = self.wiring.options.batch_deliveries;
         let state = self.state(&batch.source);
         state.dead_letters_in_a_row = 0;
         state.first_failure = None;
         state.try_larger(batch_deliveries);
     }
 
-    /// Publishes one message to the dead-letter topic and waits for the acknowledgement. Whatever goes wrong with that
-    /// is tried again: the partition must not go on without it.
+    /// Publishes one message to the dead-letter topic and waits for the acknowledgement: the partition must not go on
+    /// without it. What goes wrong with that is tried again, unless that cannot help.
     async fn put_away(&mut self, batch: &Batch, index: usize, error: &BoxError) -> Put {
         let delivery = &batch.deliveries[index];
-        let group = &self.parts.options.group;
+        let group = &self.wiring.options.group;
         let first_failure = self.first_failure(batch, delivery);
         let record = dead_letter::record(delivery, group, &error.to_string(), first_failure.at_ms);
-        let answer = self.parts.broker.publish(&[record]).await.pop();
+        let answer = self.wiring.broker.publish(&[record]).await.pop();
         match answer.unwrap_or_else(|| Err(BrokerError::unavailable("the broker gave no answer"))) {
             Ok(()) => {
                 tracing::error!(
@@ -118,7 +119,9 @@ impl<H: Handler> Session<'_, H> {
                 Put::Away
             }
             Err(refused) => {
-                Put::NotNow(format!("dead letter not acknowledged: {refused}; it was to be put away because: {error}").into())
+                let (source, offset) = (&batch.source, delivery.offset);
+                let what = format!("dead letter of {source} at offset {offset} ({error}) not acknowledged: {refused}");
+                if refused.is_transient() { Put::NotNow(what.into()) } else { Put::Never(what) }
             }
         }
     }
@@ -133,7 +136,7 @@ impl<H: Handler> Session<'_, H> {
 
     /// In a row in this partition, or over all: a topic of rubbish beside a healthy one must stop the loop too.
     fn too_many_dead_letters(&mut self, batch: &Batch) -> Option<String> {
-        let limit = self.parts.options.max_dead_letters_in_a_row;
+        let limit = self.wiring.options.max_dead_letters_in_a_row;
         let run = self.state(&batch.source).dead_letters_in_a_row.max(self.dead_letters_in_a_row);
         (run >= limit).then(|| {
             format!(
@@ -145,7 +148,7 @@ impl<H: Handler> Session<'_, H> {
 
     #[expect(clippy::cast_precision_loss, reason = "sizes and lags far below 2^52")]
     fn report_batch(&self, batch: &Batch) {
-        let group = self.parts.options.group.clone();
+        let group = self.wiring.options.group.clone();
         metrics::histogram!("messaging_consumer_batch_deliveries", "group" => group.clone())
             .record(batch.deliveries.len() as f64);
         if let (Some(end), Some(last)) = (batch.end_offset, batch.deliveries.last()) {

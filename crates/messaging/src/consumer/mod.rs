@@ -9,8 +9,8 @@
 //!   each in a transaction of its own; the one message goes to the dead-letter topic, acknowledged before its offset is
 //!   stored. A panic in a handler is a permanent error of the message that causes it: panics come from data far more
 //!   often than from the weather, and retrying one for ever would hold the partition for ever.
-//! * **Many dead letters in a row**: something else than the messages is broken. The loop leaves the group and waits
-//!   for [`ConsumerHandle::resume`] (or a restart), with [`ConsumerStatus::Stopped`] for readiness to report.
+//! * **Many dead letters in a row**, or one that the broker will never take: something else than the messages is
+//!   broken. The loop leaves the group and waits for [`ConsumerHandle::resume`] (or a restart), with [`ConsumerStatus::Stopped`] for readiness to report.
 //!
 //! The loop never keeps a batch while it polls, so a partition taken away by a rebalance needs no further care: the
 //! batch in hand is finished before the next poll, and a batch waiting for its retry is in the broker, not here.
@@ -101,7 +101,7 @@ pub enum ConsumerStatus {
     },
     /// A member of its group.
     Running,
-    /// Too many dead letters in a row; nothing is consumed until it is resumed.
+    /// Too many dead letters in a row, or one that cannot be put away; nothing is consumed until it is resumed.
     Stopped {
         /// For a person.
         reason: String,
@@ -164,13 +164,13 @@ impl<H: Handler> ConsumerLoop<H> {
         let status = watch::Sender::new(ConsumerStatus::Starting { waiting_for: None });
         let resume = Arc::new(Notify::new());
         let handle = ConsumerHandle { status: status.subscribe(), resume: Arc::clone(&resume) };
-        let running = Running { parts: self, status, resume, shutdown, gate };
+        let running = Running { wiring: self, status, resume, shutdown, gate };
         (handle, tokio::spawn(running.run()))
     }
 }
 
 struct Running<H> {
-    parts: ConsumerLoop<H>,
+    wiring: ConsumerLoop<H>,
     status: watch::Sender<ConsumerStatus>,
     resume: Arc<Notify>,
     shutdown: CancellationToken,
@@ -179,9 +179,9 @@ struct Running<H> {
 
 impl<H: Handler> Running<H> {
     /// Join, consume, and again after whatever ended it, until shutdown.
-    #[tracing::instrument(name = "consumer", skip_all, fields(group = %self.parts.options.group))]
+    #[tracing::instrument(name = "consumer", skip_all, fields(group = %self.wiring.options.group))]
     async fn run(self) {
-        let mut backoff = self.parts.options.backoff();
+        let mut backoff = self.wiring.options.backoff();
         while !self.shutdown.is_cancelled() {
             let ended = match self.join().await {
                 Some(Ok(consumer)) => {
@@ -195,7 +195,7 @@ impl<H: Handler> Running<H> {
             match ended {
                 End::Shutdown => break,
                 End::Broken(error) => self.wait_after(&error, &mut backoff).await,
-                End::TooManyDeadLetters(reason) => self.wait_for_resume(reason).await,
+                End::Stopped(reason) => self.wait_for_resume(reason).await,
             }
         }
         self.status.send_replace(ConsumerStatus::Finished);
@@ -204,21 +204,21 @@ impl<H: Handler> Running<H> {
 
     /// `None` if shutdown comes first.
     async fn join(&self) -> Option<Result<Box<dyn Consumer>, BrokerError>> {
-        let options = &self.parts.options;
+        let options = &self.wiring.options;
         let joining = async {
             let specs: Vec<_> = options.topics.iter().flat_map(|topic| [topic.clone(), topic.dead_letters()]).collect();
-            self.parts.broker.ensure_topics(&specs).await?;
+            self.wiring.broker.ensure_topics(&specs).await?;
             let names: Vec<_> = options.topics.iter().map(|topic| topic.name.clone()).collect();
-            self.parts.broker.consumer(&options.group, &names).await
+            self.wiring.broker.consumer(&options.group, &names).await
         };
         self.shutdown.run_until_cancelled(joining).await
     }
 
     async fn consume(&self, consumer: Box<dyn Consumer>, backoff: &mut ExponentialBackoff) -> End {
-        let mut session = Session::new(&self.parts, consumer, &self.shutdown, &self.gate);
+        let mut session = Session::new(&self.wiring, consumer, &self.shutdown, &self.gate);
         let end = session.run().await;
         if session.made_progress() {
-            *backoff = self.parts.options.backoff();
+            *backoff = self.wiring.options.backoff();
         }
         // Offsets that cannot be stored now are no loss: those deliveries come again.
         if let Err(error) = session.close().await {
@@ -228,7 +228,7 @@ impl<H: Handler> Running<H> {
     }
 
     async fn wait_after(&self, error: &BrokerError, backoff: &mut ExponentialBackoff) {
-        let wait = backoff.next().unwrap_or(self.parts.options.retry_max);
+        let wait = backoff.next().unwrap_or(self.wiring.options.retry_max);
         tracing::warn!(%error, ?wait, "no consumer; trying again");
         self.status.send_replace(ConsumerStatus::Starting { waiting_for: Some(error.to_string()) });
         self.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;

@@ -1,4 +1,4 @@
-//! One membership of a group: from joining until shutdown, a broken consumer, or too many dead letters.
+//! One membership of a group: from joining until shutdown, a broken consumer, or dead letters that a person has to see.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -17,7 +17,8 @@ pub(super) enum End {
     Shutdown,
     /// A new consumer is needed.
     Broken(BrokerError),
-    TooManyDeadLetters(String),
+    /// A person is needed.
+    Stopped(String),
 }
 
 /// A message found to be unappliable, while its dead letter is not yet acknowledged.
@@ -56,7 +57,7 @@ impl PartitionState {
 }
 
 pub(super) struct Session<'a, H> {
-    pub(super) parts: &'a ConsumerLoop<H>,
+    pub(super) wiring: &'a ConsumerLoop<H>,
     pub(super) consumer: Box<dyn Consumer>,
     shutdown: &'a CancellationToken,
     gate: &'a Gate,
@@ -69,13 +70,13 @@ pub(super) struct Session<'a, H> {
 
 impl<'a, H: Handler> Session<'a, H> {
     pub(super) fn new(
-        parts: &'a ConsumerLoop<H>,
+        wiring: &'a ConsumerLoop<H>,
         consumer: Box<dyn Consumer>,
         shutdown: &'a CancellationToken,
         gate: &'a Gate,
     ) -> Self {
         Self {
-            parts,
+            wiring,
             consumer,
             shutdown,
             gate,
@@ -119,7 +120,7 @@ impl<'a, H: Handler> Session<'a, H> {
             () = self.shutdown.cancelled() => return Ok(Some(End::Shutdown)),
             () = retry => return self.resume_due().await.map(|()| None),
             () = self.gate.wait_open(), if !self.at_gate.is_empty() => return self.resume_at_gate().await.map(|()| None),
-            batch = self.consumer.next_batch(self.parts.options.batch_deliveries) => batch?,
+            batch = self.consumer.next_batch(self.wiring.options.batch_deliveries) => batch?,
         };
         self.work(batch).await
     }
@@ -144,7 +145,7 @@ impl<'a, H: Handler> Session<'a, H> {
             Applied::Lost => {
                 self.partitions.remove(&batch.source);
             }
-            Applied::Stop(reason) => return Ok(Some(End::TooManyDeadLetters(reason))),
+            Applied::Stop(reason) => return Ok(Some(End::Stopped(reason))),
         }
         self.report_held();
         Ok(None)
@@ -155,7 +156,7 @@ impl<'a, H: Handler> Session<'a, H> {
     }
 
     fn retry_later(&mut self, partition: &TopicPartition, error: &BoxError) {
-        let options = &self.parts.options;
+        let options = &self.wiring.options;
         let state = self.partitions.entry(partition.clone()).or_default();
         let first = state.backoff.is_none();
         let backoff = state.backoff.get_or_insert_with(|| options.backoff());
@@ -191,6 +192,6 @@ impl<'a, H: Handler> Session<'a, H> {
     #[expect(clippy::cast_precision_loss, reason = "a gauge of a handful of partitions")]
     fn report_held(&self) {
         let held = self.partitions.values().filter(|state| state.due.is_some()).count();
-        metrics::gauge!("messaging_consumer_held_partitions", "group" => self.parts.options.group.clone()).set(held as f64);
+        metrics::gauge!("messaging_consumer_held_partitions", "group" => self.wiring.options.group.clone()).set(held as f64);
     }
 }

@@ -150,16 +150,34 @@ async fn a_healthy_partition_does_not_hide_that_another_one_is_rubbish() {
     let broker = broker(&log).await;
     let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
     let mut status = running.handle.watch();
+    let stopped = |status: &ConsumerStatus| matches!(status, ConsumerStatus::Stopped { .. });
     // Each rubbish message is followed by one good one of another partition, which keeps the run over all short.
     for n in 0..10 {
         publish(&broker, &[event("tasks", "key-0", "poison"), event("tasks", "key-1", "good")]).await;
         eventually("the good one is applied or the loop stopped", || async {
-            count(&db, "applied").await > n || !running.handle.status().is_running()
+            count(&db, "applied").await > n || stopped(&running.handle.status())
         })
         .await;
     }
-    soon("stopped", status.wait_for(|status| !status.is_running())).await.unwrap();
-    assert!(matches!(running.handle.status(), ConsumerStatus::Stopped { .. }));
+    soon("stopped", status.wait_for(stopped)).await.unwrap();
     assert!(count(&db, "applied").await > 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_never_taken_stops_the_consumer_and_loses_nothing() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    publish(&broker, &["a", "poison", "b"].map(|payload| event("tasks", "key", payload))).await;
+    broker.faults.refuse.store(true, Ordering::SeqCst);
+    let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
+    let mut status = running.handle.watch();
+    let stopped = |status: &ConsumerStatus| matches!(status, ConsumerStatus::Stopped { reason } if reason.contains("not that"));
+    soon("stopped", status.wait_for(stopped)).await.unwrap();
+    assert_eq!(payloads(&applied(&db).await), ["a"]);
+    broker.faults.refuse.store(false, Ordering::SeqCst);
+    running.handle.resume();
+    eventually("it goes on", || async { count(&db, "applied").await == 2 }).await;
+    assert_eq!(dead_letters(&broker, 1).await[0].1.original.payload, "poison");
     running.stop().await;
 }

@@ -151,6 +151,26 @@ async fn a_write_that_failed_leaves_no_hole_and_gives_no_offset_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_applied_although_it_seemed_to_fail_is_delivered_and_not_overwritten() {
+    let under_test = with_topic().await;
+    let (broker, db) = (&under_test.broker, under_test.database.as_ref().unwrap());
+    publish(broker, &[record("key", "0")]).await;
+    execute(db, "ALTER TABLE log_records RENAME TO away").await;
+    assert!(broker.publish(&[record("key", "1")]).await[0].is_err());
+    execute(db, "ALTER TABLE away RENAME TO log_records").await;
+    execute(
+        db,
+        r#"INSERT INTO log_records SELECT topic, partition, "offset" + 1, message_key, headers, CAST('1' AS BLOB), appended_at_ms FROM log_records"#,
+    )
+    .await;
+    publish(broker, &[record("key", "2")]).await;
+    let mut consumer = consumer(broker).await;
+    let batch = next(&mut *consumer).await;
+    let seen: Vec<_> = batch.deliveries.iter().map(|delivery| (delivery.offset, delivery.payload.clone())).collect();
+    assert_eq!(seen, [(0, "0".into()), (1, "1".into()), (2, "2".into())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_that_could_not_be_written_are_written_later() {
     let under_test = with_topic().await;
     let (broker, db) = (&under_test.broker, under_test.database.as_ref().unwrap());

@@ -46,12 +46,13 @@ on_both!(TestMigrator;
     }
 
     async fn overlapping_batches_neither_deadlock_nor_share_a_claim(db: &TestDatabase) {
-        let all = ids(400);
+        // So many that the statements overlap.
+        let all = ids(4_000);
         let claiming: Vec<_> = (0..8)
             .map(|n| {
                 // Each in another order.
                 let mut ids = all.clone();
-                ids.rotate_left(n * 50);
+                ids.rotate_left(n * 500);
                 if n % 2 == 1 {
                     ids.reverse();
                 }

@@ -7,6 +7,7 @@ mod consumer;
 mod consumer_failures;
 mod embedded;
 mod inbox;
+mod interruptions;
 mod outbox;
 mod relay;
 mod support;

@@ -98,6 +98,8 @@ pub(crate) struct Faults {
     /// Nothing can be reached.
     pub(crate) away: AtomicBool,
     pub(crate) publish: AtomicBool,
+    /// What is published is refused for ever.
+    pub(crate) refuse: AtomicBool,
     pub(crate) store: AtomicBool,
     /// Every partition counts as taken away.
     pub(crate) lost: AtomicBool,
@@ -128,6 +130,9 @@ impl Broker for TestBroker {
     }
 
     async fn publish(&self, records: &[Record]) -> Vec<Result<(), BrokerError>> {
+        if self.faults.refuse.load(Ordering::SeqCst) {
+            return records.iter().map(|_| Err(BrokerError::rejected("not that"))).collect();
+        }
         match self.faults.check(&self.faults.publish) {
             Ok(()) => self.inner.publish(records).await,
             Err(error) => records.iter().map(|_| Err(error.clone())).collect(),
