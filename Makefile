@@ -3,7 +3,7 @@
 NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js
 NPM_CHECKS := schema/compose web/graphiql
 
-.PHONY: help run prove token test check fmt lint schema web
+.PHONY: help run prove test check bench fmt lint schema web
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,6 +13,9 @@ run: ## start everything in one process: http://127.0.0.1:8000
 
 prove: ## kill it under load ten times and show that nothing is lost or doubled
 	cargo run -- prove
+
+bench: ## measure an order from its request to its subscriber's PAID event
+	cargo run --release -- bench
 
 test: ## install what the tests need, run all of them, and sum up
 	@scripts/test $(NPM_TESTS)

@@ -32,6 +32,16 @@ pub enum Command {
     Token(TokenArgs),
     /// Kills itself under load again and again, and shows that nothing is lost or doubled.
     Prove(ProveArgs),
+    /// Measures how long an order takes until its subscriber sees it paid.
+    Bench(BenchArgs),
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Sequential orders.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub orders: u32,
 }
 
 /// How to run.

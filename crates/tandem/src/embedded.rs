@@ -46,6 +46,21 @@ pub struct EmbeddedSettings {
     pub jwt_secret: Option<String>,
 }
 
+impl EmbeddedSettings {
+    /// As `tandem run` has it without flags, on this folder and port.
+    pub fn local(data_dir: &Path, port: u16) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port,
+            data_dir: data_dir.to_owned(),
+            graphiql: true,
+            introspection: true,
+            cors_origins: Vec::new(),
+            jwt_secret: None,
+        }
+    }
+}
+
 /// Why it did not start. Each text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -137,7 +152,8 @@ impl Tandem {
     /// # Errors
     /// [`StartError`].
     pub async fn start(settings: EmbeddedSettings) -> Result<Self, StartError> {
-        // The port first: it is what people most often have taken.
+        // What was set is checked before anything is opened or written; then the port: it is what people most often have taken.
+        Secret::from_setting("JWT_SECRET", settings.jwt_secret.clone(), None).map_err(KeyError::from)?;
         let listener = serve::bind(&format!("{}:{}", settings.host, settings.port)).await?;
         let connect = ConnectOptions::new("tandem");
         let log = Database::connect(&broker_database(&settings.data_dir), &connect).await?;

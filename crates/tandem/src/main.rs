@@ -5,13 +5,15 @@ mod cli;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
+use indicatif::ProgressBar;
 use runtime::{lifecycle::Shutdown, telemetry};
 use tandem::{
+    bench::latency,
     embedded::{self, Tandem},
     prove::prove,
 };
 
-use self::cli::{Cli, Command, ProveArgs, RunArgs, TokenArgs};
+use self::cli::{BenchArgs, Cli, Command, ProveArgs, RunArgs, TokenArgs};
 
 /// For an error that has a text for people.
 type Failure = Box<dyn std::error::Error>;
@@ -28,6 +30,7 @@ async fn main() -> ExitCode {
         Some(Command::Run(args)) => run(args).await,
         Some(Command::Token(args)) => token(&args),
         Some(Command::Prove(args)) => return run_prove(&args).await,
+        Some(Command::Bench(args)) => bench(&args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +92,15 @@ fn greet(tandem: &Tandem) {
 #[expect(clippy::print_stdout, reason = "the token, and nothing else")]
 fn token(args: &TokenArgs) -> Result<(), Failure> {
     println!("{}", args.sign()?);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the figure is for people")]
+async fn bench(args: &BenchArgs) -> Result<(), Failure> {
+    let bar = ProgressBar::new(u64::from(args.orders));
+    let latency = latency::measure(u64::from(args.orders), &bar).await?;
+    bar.finish_and_clear();
+    println!("{latency}");
     Ok(())
 }
 
