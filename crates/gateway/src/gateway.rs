@@ -8,7 +8,8 @@ use std::sync::Arc;
 use async_graphql::{Data, Executor, IntrospectionMode, Request, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::cache::Plans;
 use crate::data::Object;
@@ -100,6 +101,7 @@ impl Inner {
     async fn prepare(&self, request: &mut Request) -> Result<Prepared, Rejection> {
         let document = self.plans.document(&request.query).await?;
         let operation = document.operation(request.operation_name.as_deref())?;
+        Span::current().record("operation.type", operation.kind.as_str()).record("operation.name", operation.name());
         self.check_introspection(operation, request.introspection_mode)?;
         let variables = Coerced::new(&self.supergraph.public, operation, std::mem::take(&mut request.variables))?;
         let bits = variables.condition_bits(operation)?;
@@ -135,6 +137,11 @@ impl Inner {
     }
 }
 
+/// What the operation is gets known, and recorded, only when its document has been parsed.
+fn operation_span() -> Span {
+    tracing::info_span!("graphql.operation", "operation.type" = Empty, "operation.name" = Empty)
+}
+
 fn caller(request: &Data, session: Option<&Data>) -> Caller {
     let find = |data: &Data| data.get(&TypeId::of::<Caller>()).and_then(|data| data.downcast_ref::<Caller>()).cloned();
     find(request).or_else(|| session.and_then(find)).unwrap_or_default()
@@ -142,13 +149,11 @@ fn caller(request: &Data, session: Option<&Data>) -> Caller {
 
 impl Executor for Gateway {
     async fn execute(&self, request: Request) -> Response {
-        let span = tracing::info_span!("graphql.operation", name = request.operation_name.as_deref());
-        self.answer(request).instrument(span).await
+        self.answer(request).instrument(operation_span()).await
     }
 
     fn execute_stream(&self, request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        let span = tracing::info_span!("graphql.operation", name = request.operation_name.as_deref());
-        stream::once(self.clone().open(request, session).instrument(span)).flatten().boxed()
+        stream::once(self.clone().open(request, session).instrument(operation_span())).flatten().boxed()
     }
 }
 

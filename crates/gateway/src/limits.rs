@@ -48,6 +48,9 @@ pub struct Limits {
     pub max_concurrent_plans: usize,
     /// Entities asked for in one call of a subgraph. 100: a page of a connection; keeps each call's answer bounded.
     pub entities_per_call: usize,
+    /// Different entities of one fetch; a fetch that needs more is not made. 10,000: a page of pages. Bounds how many calls one
+    /// small operation over nested lists can cause.
+    pub max_entities_per_fetch: usize,
     /// Entity calls of one fetch that are under way at the same time. 4: enough to hide latency without a stampede.
     pub concurrent_entity_calls: usize,
     /// Errors of one answer; later ones are left out. 200: enough to see what is wrong.
@@ -72,6 +75,7 @@ impl Default for Limits {
             planning_timeout: Duration::from_secs(2),
             max_concurrent_plans: 2,
             entities_per_call: 100,
+            max_entities_per_fetch: 10_000,
             concurrent_entity_calls: 4,
             max_response_errors: 200,
         }

@@ -76,6 +76,14 @@ type Call = Vec<Range<usize>>;
 impl Execution<'_> {
     pub(super) async fn entities(&self, fetch: &EntityFetch) {
         let found: Vec<Found> = fetch.inputs.iter().map(|input| self.find(fetch, input)).collect();
+        let needed: usize = found.iter().map(|found| found.distinct.values.len()).sum();
+        let limit = self.gateway.limits.max_entities_per_fetch;
+        if needed > limit {
+            let error =
+                coded(ErrorCode::LimitExceeded, format!("this field is needed for more than {limit} objects: ask for fewer"));
+            let everything: Call = found.iter().map(|found| 0..found.distinct.values.len()).collect();
+            return fail(&mut self.state(), fetch, &found, &everything, &error);
+        }
         let mut calls = split(&found, self.gateway.limits.entities_per_call.max(1)).into_iter();
         let send = |call: Call| {
             let variables = self.representations(fetch, &found, &call);

@@ -56,11 +56,13 @@ pub struct HttpSubgraph {
 }
 
 impl HttpSubgraph {
-    /// Calls `url` with a client made for `options`. `https` needs a default crypto provider of rustls.
+    /// Calls `url` with a client made for `options`. In a process without a default crypto provider of rustls, ring becomes it.
     ///
     /// # Errors
     /// When the URL is not one, or no TLS can be set up.
     pub fn new(url: &str, options: HttpSubgraphOptions) -> Result<Self, SubgraphError> {
+        // The client wants one even for plain `http`, and panics without. An error means that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(options.connect_timeout)
             .pool_idle_timeout(options.pool_idle_timeout)

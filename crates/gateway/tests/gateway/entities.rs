@@ -69,3 +69,15 @@ async fn only_the_variables_that_a_fetch_uses_are_sent_with_it() {
     assert_eq!(sent["stars"], 5);
     assert_eq!(sent.as_object().unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn more_entities_than_anybody_can_want_are_not_asked_for_at_all() {
+    let limits = Limits { max_entities_per_fetch: 5, ..Limits::default() };
+    let world = World::with_limits(limits).await;
+    assert!(world.ask("{ books(first: 5) { shippingCost } }").await.0.errors.is_empty());
+    let calls = world.reviews.calls().len();
+    let answer = world.ask("{ books(first: 6) { id shippingCost } }").await;
+    assert_eq!(answer.codes()[5], "LIMIT_EXCEEDED books.5.shippingCost");
+    assert!(answer.data().starts_with(r#"{"books":[{"id":"b1","shippingCost":null}"#));
+    assert_eq!(world.reviews.calls().len(), calls);
+}
