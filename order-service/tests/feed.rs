@@ -239,16 +239,41 @@ async fn a_transaction_that_took_its_positions_first_commits_first() {
 
 /// Until a backend of this database waits for a lock.
 async fn wait_until_blocked(db: &Database) {
+    let sql = "SELECT COUNT(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    wait_for_count(db, sql, 1).await;
+}
+
+async fn wait_for_count(db: &Database, sql: &str, count: i64) {
     use sea_orm::{ConnectionTrait as _, Statement};
-    let sql = "SELECT COUNT(*) AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let blocked = async {
+    let reached = async {
         loop {
             let row = db.reader().query_one_raw(Statement::from_string(db.backend(), sql)).await.unwrap().unwrap();
-            if row.try_get::<i64>("", "waiting").unwrap() > 0 {
+            if row.try_get::<i64>("", "count").unwrap() >= count {
                 return;
             }
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, blocked).await.expect("the second transaction waits for the first");
+    tokio::time::timeout(PATIENCE, reached).await.expect(sql);
+}
+
+/// The other replica's subscriber need not wait for its poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_on_one_replica_wakes_the_feed_of_another() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let ((here, _a), (there, _b)) = (start(&db), start(&db));
+    let order = create(&db).await;
+    let mut events = pin!(stream::of_order(there.clone(), (*db).clone(), order.id));
+    next(&mut events).await;
+    wait_until_listening(&db, 2).await;
+    pay(&db, &order).await;
+    // Nobody hints `there`.
+    here.hint();
+    assert_eq!(next(&mut events).await.unwrap().status, OrderStatus::Paid);
+}
+
+/// Until so many connections of this database listen.
+async fn wait_until_listening(db: &Database, listeners: i64) {
+    let sql = "SELECT COUNT(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    wait_for_count(db, sql, listeners).await;
 }

@@ -81,8 +81,7 @@ fn gateway(parts: &EndpointParts, introspection: bool) -> Result<Gateway, Endpoi
         let viewer = caller.extensions.get::<Viewer>().cloned().unwrap_or_default();
         graphql::prepare(request, viewer, &database)
     });
-    let mut limits = Limits::default();
-    limits.introspection = introspection;
+    let limits = Limits { introspection, ..Limits::default() };
     over(Arc::new(orders), &parts.payments_url, limits)
 }
 

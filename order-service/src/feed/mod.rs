@@ -2,12 +2,13 @@
 //!
 //! One task per replica reads `order_events` by position, each batch once, and puts every event into the bounded queue of each subscriber of
 //! that order or user. Since positions become visible in their order, remembering the last one is enough. Hints (a commit in this
-//! process) shorten the wait; a poll every second is the fallback, and nothing depends on the hint.
+//! process, or announced by another replica) shorten the wait; a poll every second is the fallback, and nothing depends on the hint.
 //!
 //! A subscriber attaches first, then reads what was before, then takes what comes; so there is no gap. One whose queue is full is cut off
 //! and told so by the end of its queue: it attaches again and reads from storage what it has not seen ([`stream`]). So nobody misses
 //! anything silently, and a slow subscriber costs a bounded amount of memory.
 
+mod announce;
 mod registry;
 pub mod stream;
 mod tail;
@@ -39,7 +40,10 @@ pub struct Feed {
 
 struct Shared {
     registry: Registry,
+    /// Wakes the tail: something was committed, here or elsewhere.
     hint: Notify,
+    /// Wakes the announcer: something was committed here.
+    committed: Notify,
 }
 
 /// A subscriber's place in the feed; dropping it detaches.
@@ -54,17 +58,19 @@ pub struct Attachment {
 impl Feed {
     /// A feed that is not running yet: hints are kept, events come once [`Feed::start`] was called.
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { registry: Registry::default(), hint: Notify::new() }) }
+        Self { shared: Arc::new(Shared { registry: Registry::default(), hint: Notify::new(), committed: Notify::new() }) }
     }
 
     /// Starts reading behind the last position that is committed now.
     pub fn start(&self, database: Database, tasks: &TaskTracker, shutdown: CancellationToken) {
+        tasks.spawn(announce::run(self.clone(), database.clone(), shutdown.clone()));
         tasks.spawn(tail::run(self.clone(), database, shutdown));
     }
 
-    /// Tells that something was committed; never blocks.
+    /// Tells that something was committed here; never blocks.
     pub fn hint(&self) {
         self.shared.hint.notify_one();
+        self.shared.committed.notify_one();
     }
 
     /// Attaches a subscriber. `None` until the feed runs: its position is unknown before.
