@@ -1,0 +1,35 @@
+//! What the end-to-end tests stand on: a whole system, its users, their sockets.
+//!
+//! The tests say what they need in these words; only [`system`] knows in which mode the system runs.
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "every test binary uses a part of it")]
+
+pub mod process;
+pub mod socket;
+pub mod system;
+pub mod user;
+
+use std::time::Duration;
+
+pub use self::{
+    process::Process,
+    socket::{Frame, Socket},
+    system::System,
+    user::User,
+};
+
+/// Nothing in these tests takes longer than this unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at a condition.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Waits until the condition holds; `what` says what was waited for in vain.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+    assert!(in_time, "waited in vain until {what}");
+}

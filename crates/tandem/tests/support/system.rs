@@ -1,0 +1,195 @@
+//! A whole system: both services, their databases and the broker between them.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use database::Database;
+use messaging::{Broker, Delivery, Record, embedded::Seek};
+use payment_service::audit::{AuditReport, audit};
+use runtime::auth::TokenSigner;
+use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
+use sea_orm::{ConnectionTrait as _, Statement};
+use tandem::{
+    client::Client,
+    embedded::{EmbeddedSettings, Tandem, signer},
+};
+use tempfile::TempDir;
+
+use super::{PATIENCE, User};
+
+/// Tokens outlive every test.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+/// Deliveries per read of a topic: more than any test publishes.
+const READ_MAX: usize = 10_000;
+
+/// A running system of this test alone.
+pub struct System {
+    tandem: Tandem,
+    signer: TokenSigner,
+    client: Client,
+    _folder: TempDir,
+}
+
+impl System {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            data_dir: folder.path().to_owned(),
+            graphiql: true,
+            introspection: true,
+            cors_origins: Vec::new(),
+            jwt_secret: None,
+        };
+        let signer = signer(folder.path(), None).unwrap();
+        let tandem = Tandem::start(settings).await.unwrap();
+        let client = Client::new(&format!("http://{}", tandem.orders().address()), None).unwrap();
+        Self { tandem, signer, client, _folder: folder }
+    }
+
+    /// Where the public endpoint listens.
+    pub fn address(&self) -> SocketAddr {
+        self.tandem.orders().address()
+    }
+
+    /// The public endpoint.
+    pub fn url(&self) -> String {
+        format!("http://{}/graphql", self.address())
+    }
+
+    pub fn token(&self, name: &str, scopes: &[&str], ttl: Duration) -> String {
+        self.signer.sign(name, scopes, ttl).unwrap()
+    }
+
+    pub fn user(&self, name: &str) -> User {
+        self.with_token(self.token(name, &[], TOKEN_TTL))
+    }
+
+    /// A user with an account and this much in it.
+    pub async fn user_with(&self, name: &str, amount: &str, currency: &str) -> User {
+        let user = self.user(name);
+        user.create_account(currency).await;
+        user.top_up(amount, currency).await;
+        user
+    }
+
+    pub fn admin(&self) -> User {
+        self.with_token(self.token("operator", &["admin"], TOKEN_TTL))
+    }
+
+    pub fn with_token(&self, token: String) -> User {
+        User::new(self.client.signed_in(&token), token, self.address())
+    }
+
+    pub fn anonymous(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Payments decides nothing until resumed. Tasks wait in the broker.
+    pub async fn pause_payments(&self) {
+        self.tandem.payments().pause_consumer().await;
+    }
+
+    pub fn resume_payments(&self) {
+        self.tandem.payments().resume_consumer();
+    }
+
+    /// Order Service applies no results until resumed.
+    pub async fn pause_results(&self) {
+        let gate = &self.tandem.orders().gates().consumer;
+        gate.close();
+        gate.quiet().await;
+    }
+
+    pub fn resume_results(&self) {
+        self.tandem.orders().gates().consumer.open();
+    }
+
+    /// Payments' subgraph does not answer; tasks are still decided.
+    pub async fn take_payments_away(&self) {
+        self.tandem.payments().stop_listener().await;
+    }
+
+    pub async fn bring_payments_back(&self) {
+        self.tandem.payments().start_listener().await.unwrap();
+    }
+
+    pub fn orders_db(&self) -> &Database {
+        self.tandem.orders().database()
+    }
+
+    pub fn payments_db(&self) -> &Database {
+        self.tandem.payments().database()
+    }
+
+    /// How many rows a table has, with an optional condition.
+    pub async fn count(&self, db: &Database, rows: &str) -> i64 {
+        let sql = format!("SELECT COUNT(*) AS count FROM {rows}");
+        let row = db.reader().query_one_raw(Statement::from_string(db.backend(), sql)).await.unwrap().unwrap();
+        row.try_get("", "count").unwrap()
+    }
+
+    /// Everything in Payments adds up.
+    pub async fn clean_audit(&self) -> AuditReport {
+        let report = audit(self.payments_db().reader()).await.unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        report
+    }
+
+    pub async fn publish(&self, records: &[Record]) {
+        for answer in self.tandem.broker().publish(records).await {
+            answer.unwrap();
+        }
+    }
+
+    /// Everything in a topic, at least `expected` deliveries, in the order of each partition.
+    pub async fn read(&self, topic: &str, expected: usize) -> Vec<Delivery> {
+        static READERS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let group = format!("test-{}", READERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let broker: Arc<dyn Broker> = self.tandem.broker().clone();
+        let mut consumer = broker.consumer(&group, &[topic.to_owned()]).await.unwrap();
+        let mut deliveries = Vec::new();
+        while deliveries.len() < expected {
+            let next = tokio::time::timeout(PATIENCE, consumer.next_batch(READ_MAX)).await;
+            let batch = next.unwrap_or_else(|_| panic!("{} of {expected} deliveries in {topic}", deliveries.len())).unwrap();
+            deliveries.extend(batch.deliveries.iter().cloned());
+        }
+        deliveries
+    }
+
+    /// The messages of a topic, to be published once more.
+    pub async fn records(&self, topic: &str, expected: usize) -> Vec<Record> {
+        self.read(topic, expected).await.iter().map(again).collect()
+    }
+
+    /// Every payment task that there ever was is delivered to Payments again.
+    pub async fn deliver_tasks_again(&self) {
+        self.tandem.broker().seek_group(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::Start).await.unwrap();
+    }
+
+    /// Every result that there ever was is delivered to Order Service again.
+    pub async fn deliver_results_again(&self) {
+        let group = order_service::events::CONSUMER_GROUP;
+        self.tandem.broker().seek_group(group, TOPIC_PAYMENT_RESULTS, Seek::Start).await.unwrap();
+    }
+
+    /// What Payments has not taken yet is lost on the way.
+    pub async fn lose_tasks(&self) {
+        self.tandem.broker().seek_group(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::End).await.unwrap();
+    }
+
+    pub async fn stop(self) {
+        self.tandem.stop().await;
+    }
+}
+
+/// The message as it was, ready to be published to its topic again.
+pub fn again(delivery: &Delivery) -> Record {
+    Record {
+        topic: delivery.topic.clone(),
+        key: String::from_utf8(delivery.key.clone().unwrap_or_default().to_vec()).unwrap(),
+        headers: delivery.headers.clone(),
+        payload: delivery.payload.clone(),
+    }
+}
