@@ -1,6 +1,6 @@
 //! From a document's text to an operation that may be planned.
 //!
-//! Order: length, tokens and nesting (while parsing), cost ([`limits`](crate::limits)), validation against the public schema.
+//! Order: length, tokens and nesting (while parsing), cost ([`limits`]), validation against the public schema.
 //! Everything here depends on the document alone, so its result is kept per document.
 
 use std::collections::HashSet;

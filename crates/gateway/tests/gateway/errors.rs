@@ -39,7 +39,7 @@ fn error(message: &str, path: &[&str]) -> ServerError {
 
 #[tokio::test]
 async fn a_subgraph_that_is_down_makes_its_own_fields_null_and_nothing_else() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answer = world.ask("{ books { id rating title all: reviews { id } } book(id: \"b1\") { id } topReview { id } }").await;
     assert_eq!(
         answer.data(),
@@ -60,7 +60,7 @@ async fn a_subgraph_that_is_down_makes_its_own_fields_null_and_nothing_else() {
 
 #[tokio::test]
 async fn what_depends_on_a_failed_fetch_fails_for_the_same_reason() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answer = world.ask("{ topReview { book { title } } }").await;
     assert_eq!(
         (answer.data().as_str(), answer.codes()),
@@ -70,7 +70,7 @@ async fn what_depends_on_a_failed_fetch_fails_for_the_same_reason() {
 
 #[tokio::test]
 async fn a_non_null_field_of_a_subgraph_that_is_down_makes_the_nearest_nullable_parent_null() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answer = world.ask("{ book(id: \"b1\") { title strictRating } nothing { id } }").await;
     assert_eq!(answer.data(), r#"{"book":null,"nothing":null}"#);
     assert_eq!(answer.codes(), ["SERVICE_UNAVAILABLE book.strictRating"]);
@@ -89,7 +89,7 @@ async fn a_non_null_field_of_a_subgraph_that_is_down_makes_the_nearest_nullable_
 
 #[tokio::test]
 async fn null_that_propagates_to_the_root_leaves_an_error_with_a_path_unlike_a_request_that_was_not_executed() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answer = world.ask("{ books { author { reviewCount } } }").await;
     assert_eq!(answer.data(), "null");
     assert_eq!(answer.codes()[0], "SERVICE_UNAVAILABLE books.0.author.reviewCount");

@@ -150,22 +150,24 @@ async fn a_mutation_whose_connection_breaks_after_it_was_sent_is_not_sent_again(
 async fn a_kept_connection_that_the_subgraph_closed_meanwhile_costs_nobody_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/graphql", listener.local_addr().unwrap());
+    let (closed, mut is_closed) = tokio::sync::mpsc::unbounded_channel();
     let server = tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            if read_request(&mut stream).await {
-                let body = r#"{"data":{"topReview":null}}"#;
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-            }
-            // The connection is closed although it was to be kept.
+            assert!(read_request(&mut stream).await);
+            let body = r#"{"data":{"topReview":null}}"#;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            // The connection was to be kept, and is closed. The client answers with its own end once it has seen that.
+            stream.shutdown().await.unwrap();
+            assert!(!read_request(&mut stream).await);
+            closed.send(()).unwrap();
         }
     });
     let world = World::with_reviews(http(&url, HttpSubgraphOptions::default()), Limits::default());
-    for _ in 0..20 {
+    for _ in 0..5 {
         assert_eq!(world.ask("{ topReview { id } }").await.ok(), r#"{"topReview":null}"#);
-        // Lets the client see the end of the connection.
-        tokio::task::yield_now().await;
+        tokio::time::timeout(Duration::from_secs(10), is_closed.recv()).await.unwrap().unwrap();
     }
     server.abort();
 }
@@ -173,12 +175,11 @@ async fn a_kept_connection_that_the_subgraph_closed_meanwhile_costs_nobody_an_er
 #[tokio::test]
 async fn a_subgraph_that_comes_back_is_used_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let world =
-        World::with_reviews(http(&format!("http://{address}/graphql"), HttpSubgraphOptions::default()), Limits::default());
-    assert_eq!(world.ask("{ topReview { id } }").await.codes(), ["SERVICE_UNAVAILABLE topReview"]);
-    let listener = TcpListener::bind(address).await.unwrap();
+    let url = format!("http://{}/graphql", listener.local_addr().unwrap());
+    let world = World::with_reviews(http(&url, HttpSubgraphOptions::default()), Limits::default());
+    let hang_up = async { drop(listener.accept().await.unwrap()) };
+    let (answer, ()) = tokio::join!(world.ask("{ topReview { id } }"), hang_up);
+    assert_eq!(answer.codes(), ["SERVICE_UNAVAILABLE topReview"]);
     let server = tokio::spawn(async move { axum::serve(listener, reviews_router()).await.unwrap() });
     assert_eq!(world.ask("{ topReview { id } }").await.ok(), r#"{"topReview":{"id":"r1"}}"#);
     server.abort();

@@ -21,7 +21,7 @@ async fn a_mutation_that_committed_beside_one_that_failed_is_reported() {
 
 #[tokio::test]
 async fn a_mutation_goes_on_after_one_whose_subgraph_is_down_and_sends_nothing_twice() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answer = world.ask("mutation { a: addBook { position } addReview(book: \"b1\") { id } b: addBook { position } }").await;
     assert_eq!(answer.data(), r#"{"a":{"position":0},"addReview":null,"b":{"position":1}}"#);
     assert_eq!(answer.codes(), ["SERVICE_UNAVAILABLE addReview"]);

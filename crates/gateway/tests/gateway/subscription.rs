@@ -30,7 +30,7 @@ async fn every_event_is_completed_by_the_other_subgraph() {
 
 #[tokio::test]
 async fn an_event_whose_completion_fails_is_still_an_event_and_the_next_one_comes() {
-    let world = World::with_reviews_down().await;
+    let world = World::with_reviews_down();
     let answers = all(&world, "subscription { bookAdded(ids: [\"b1\", \"b2\"]) { id rating } }").await;
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[1].data(), r#"{"bookAdded":{"id":"b2","rating":null}}"#);
