@@ -17,8 +17,9 @@ use runtime::{
     auth::TokenVerifier,
     health::Health,
     lifecycle::Shutdown,
+    metrics::Metrics,
     readiness::{Checks, keep_health},
-    serve,
+    serve::{self, BindError},
 };
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use tokio::net::TcpListener;
@@ -49,6 +50,10 @@ pub struct Settings {
     pub topic_prefix: String,
     /// What the public endpoint offers.
     pub endpoint: EndpointOptions,
+    /// Where the plain subgraph and `/metrics` are served, for an external router and for operators; off when absent.
+    pub subgraph_listen: Option<String>,
+    /// What `/metrics` shows.
+    pub metrics: Option<Metrics>,
 }
 
 /// Why a replica did not start.
@@ -63,6 +68,9 @@ pub enum StartError {
     /// The listener has no address.
     #[error("cannot listen: {0}")]
     Listen(#[from] io::Error),
+    /// The internal listener.
+    #[error("SUBGRAPH_LISTEN: {0}")]
+    SubgraphListen(#[from] BindError),
 }
 
 /// Time for requests that are under way when the service stops; below the 10 s after which Docker kills.
@@ -91,6 +99,8 @@ pub struct Gates {
 /// The tasks in the order in which they stop: each stage ends before the one that it feeds.
 struct Stages {
     listener: Shutdown,
+    /// Sockets, and mutations whose client went away.
+    transport: TaskTracker,
     intake: Stage,
     consumer: Stage,
     relay: Stage,
@@ -105,12 +115,22 @@ struct Stage {
 impl Stages {
     fn new() -> Self {
         let listener = Shutdown::new(DRAIN_TIME);
-        Self { listener, intake: Stage::default(), consumer: Stage::default(), relay: Stage::default() }
+        let transport = TaskTracker::new();
+        Self { listener, transport, intake: Stage::default(), consumer: Stage::default(), relay: Stage::default() }
+    }
+
+    /// What the transport needs to drain with the listener.
+    fn transport(&self) -> TransportOptions {
+        TransportOptions { drain: self.listener.soft().clone(), tasks: self.transport.clone(), ..TransportOptions::default() }
     }
 
     async fn stop(self) {
         self.listener.begin("order service stops");
         self.listener.finished().await;
+        self.transport.close();
+        if tokio::time::timeout(DRAIN_TIME, self.transport.wait()).await.is_err() {
+            tracing::warn!(tasks = self.transport.len(), "ending with operations that do not end");
+        }
         for stage in [self.intake, self.consumer, self.relay] {
             stage.token.cancel();
             stage.tasks.close();
@@ -155,10 +175,18 @@ impl OrderService {
         let context = IntakeContext { database: database.clone(), relay, feed: feed.clone(), tasks_topic };
         let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
 
-        let transport = TransportOptions { drain: stages.listener.soft().clone(), ..TransportOptions::default() };
         let schema = graphql::schema(Context { database: database.clone(), intake, feed });
-        let parts =
-            EndpointParts { schema, database: database.clone(), payments_url: settings.payments_url, verifier, transport };
+        let parts = EndpointParts {
+            schema,
+            database: database.clone(),
+            payments_url: settings.payments_url,
+            verifier,
+            transport: stages.transport(),
+        };
+        if let Some(listen) = &settings.subgraph_listen {
+            let router = endpoint::internal::router(&parts, settings.metrics.as_ref());
+            stages.listener.spawn(serve::serve(serve::bind(listen).await?, router, stages.listener.clone()));
+        }
         late.set(endpoint::router(parts, &settings.endpoint)?);
         Ok(Self { address, database, health, gates, stages })
     }

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use graphql_transport::OriginPattern;
 use order_service::{app::Settings, endpoint::EndpointOptions};
 use runtime::{
-    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, TokenArgs, boolean, listen_address},
+    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
     settings::SettingError,
 };
 
@@ -26,6 +26,8 @@ pub enum Command {
     Migrate(DatabaseArgs),
     /// Prints a signed token, and nothing else.
     Token(TokenArgs),
+    /// Asks the replica on this machine whether it is ready.
+    Healthcheck(HealthcheckArgs),
     /// Prints the subgraph's SDL.
     Schema {
         /// The public schema over both services instead.
@@ -51,6 +53,9 @@ pub struct RunArgs {
     payments_url: String,
     #[command(flatten)]
     pub public: PublicArgs,
+    /// Where to serve the plain orders subgraph, for an external router, and /metrics; off when not given.
+    #[arg(long, env = "SUBGRAPH_LISTEN", value_name = "HOST:PORT")]
+    subgraph_listen: Option<String>,
 }
 
 /// What the public endpoint offers.
@@ -81,6 +86,8 @@ impl RunArgs {
             payments_url: self.payments_url.clone(),
             topic_prefix: self.broker.topic_prefix()?.to_owned(),
             endpoint: self.public.options()?,
+            subgraph_listen: self.subgraph_listen.as_deref().filter(|text| !text.is_empty()).map(listen_address).transpose()?,
+            metrics: None,
         })
     }
 }

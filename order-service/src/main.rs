@@ -1,46 +1,98 @@
 //! `order-service`: one replica of Order Service.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a command answers goes to stdout, why it failed to stderr")]
+
 mod config;
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser as _;
+use messaging::Broker;
+use order_service::{
+    app::{OrderService, migrate},
+    endpoint, graphql,
+};
+use runtime::{
+    lifecycle::Shutdown,
+    metrics::Metrics,
+    serve,
+    telemetry::{self, LogFormat},
+};
 
-use self::config::{Cli, Command, RunArgs};
+use config::{Cli, Command, RunArgs};
 
-/// For an error that has a text for people.
-type Failure = Box<dyn std::error::Error>;
+/// How long the replica may take to finish what it has: below the 10 s after which Docker kills.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+
+/// Of `LISTEN`.
+const DEFAULT_PORT: u16 = 8000;
 
 #[tokio::main]
-#[expect(clippy::print_stderr, reason = "one clear line is what a person needs")]
 async fn main() -> ExitCode {
-    match dispatch(Cli::parse()).await {
+    // Dropped last: what was logged on the way out is still written.
+    let _telemetry = match telemetry::init(LogFormat::Auto) {
+        Ok(guard) => guard,
+        Err(error) => return failed(&error),
+    };
+    match dispatch(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("order-service: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&*error),
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what was asked for, and nothing else")]
-async fn dispatch(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("order-service: {error}");
+    ExitCode::FAILURE
+}
+
+async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
         Command::Run(args) => run(&args).await?,
-        Command::Migrate(args) => order_service::app::migrate(&args.url()?).await?,
+        Command::Migrate(args) => migrate(&args.url()?).await?,
         Command::Token(args) => println!("{}", args.sign()?),
-        Command::Schema { public: false } => println!("{}", order_service::graphql::sdl().trim_end()),
-        Command::Schema { public: true } => println!("{}", order_service::endpoint::public_sdl()?.trim_end()),
+        Command::Healthcheck(args) => args.ask(DEFAULT_PORT).await?,
+        Command::Schema { public: false } => println!("{}", graphql::sdl().trim_end()),
+        Command::Schema { public: true } => println!("{}", endpoint::public_sdl()?.trim_end()),
     }
     Ok(())
 }
 
-async fn run(args: &RunArgs) -> Result<(), Failure> {
-    args.listen()?;
-    args.settings()?;
-    args.auth.verifier().await?;
-    args.broker.kafka_brokers()?;
-    Err("Kafka support is not in this build yet, and without a broker Order Service cannot run alone; `tandem` runs both services in one \
-         process"
-        .into())
+async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
+    let (mut settings, listen) = (args.settings()?, args.listen()?);
+    let verifier = args.auth.verifier().await?;
+    let broker = broker(args)?;
+    settings.metrics = Some(Metrics::install()?);
+    let shutdown = Shutdown::new(SHUTDOWN_GRACE);
+    shutdown.on_signals()?;
+
+    let listener = serve::bind(&listen).await?;
+    let starting = OrderService::start(settings, broker, verifier, listener);
+    let Some(service) = shutdown.soft().run_until_cancelled(starting).await.transpose()? else {
+        return Ok(());
+    };
+    let soft = shutdown.soft().clone();
+    shutdown.spawn(async move {
+        soft.cancelled().await;
+        service.stop().await;
+    });
+    shutdown.finished().await;
+    Ok(())
+}
+
+/// Why a replica cannot run by itself.
+#[derive(Debug, thiserror::Error)]
+enum NoBroker {
+    #[error("KAFKA_BROKERS is set, but Kafka support is not in this build yet; to run everything in one process, start `tandem`")]
+    NotInThisBuild,
+    #[error(
+        "KAFKA_BROKERS is not set: a replica needs a broker that others can reach; to run everything in one process, start `tandem`"
+    )]
+    NotSet,
+}
+
+fn broker(args: &RunArgs) -> Result<Arc<dyn Broker>, Box<dyn Error>> {
+    match args.broker.kafka_brokers()? {
+        Some(_) => Err(NoBroker::NotInThisBuild.into()),
+        None => Err(NoBroker::NotSet.into()),
+    }
 }

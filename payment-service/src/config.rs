@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use runtime::{
-    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, TokenArgs, listen_address},
+    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, listen_address},
     settings::SettingError,
 };
 
@@ -26,6 +26,8 @@ pub enum Command {
     Migrate(DatabaseArgs),
     /// Prints a signed token, and nothing else.
     Token(TokenArgs),
+    /// Asks the replica on this machine whether it is ready.
+    Healthcheck(HealthcheckArgs),
     /// Prints the subgraph's SDL.
     Schema,
 }

@@ -20,6 +20,9 @@ use config::{Cli, Command, RunArgs};
 /// How long the replica may take to finish what it has: below the 10 s after which Docker kills.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 
+/// Of `LISTEN`.
+const DEFAULT_PORT: u16 = 8001;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Dropped last: what was logged on the way out is still written.
@@ -46,6 +49,7 @@ async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
             println!("{}", args.sign()?);
             Ok(())
         }
+        Command::Healthcheck(args) => Ok(args.ask(DEFAULT_PORT).await?),
         Command::Schema => {
             print!("{}", graphql::sdl());
             Ok(())

@@ -10,7 +10,7 @@ use clap::Args;
 use database::DatabaseUrl;
 
 use crate::auth::{Jwks, Secret, TokenError, TokenSigner, TokenVerifier};
-use crate::settings::SettingError;
+use crate::settings::{SettingError, value_or_file};
 
 /// Whose tokens are believed.
 #[derive(Args, Clone, Default)]
@@ -86,6 +86,9 @@ pub struct DatabaseArgs {
     /// postgres://user:password@host:5432/name or sqlite://path/to/file.db.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// A file that contains such a URL.
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
     /// Whether to bring the tables up to date at the start: true or false.
     #[arg(long, env = "MIGRATE_ON_START", value_name = "BOOL", default_value = "true")]
     migrate_on_start: String,
@@ -106,7 +109,9 @@ impl DatabaseArgs {
     /// When it is missing or no URL of a database; what was read is not repeated, because it may hold a password.
     pub fn url(&self) -> Result<DatabaseUrl, SettingError> {
         let allowed = "postgres://user:password@host:5432/name or sqlite://path/to/file.db";
-        let text = given(self.database_url.as_deref()).ok_or_else(|| missing("DATABASE_URL", allowed))?;
+        let value = given(self.database_url.as_deref()).map(str::to_owned);
+        let file = self.database_url_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let text = value_or_file("DATABASE_URL", value, file)?.ok_or_else(|| missing("DATABASE_URL", allowed))?;
         text.parse().map_err(|error| SettingError::invalid_secret("DATABASE_URL", format!("{allowed} ({error})")))
     }
 
@@ -162,6 +167,50 @@ impl BrokerArgs {
         }
         let allowed = format!("at most {TOPIC_PREFIX_MAX_CHARS} letters, digits, points, underscores and hyphens");
         Err(SettingError::invalid("TOPIC_PREFIX", prefix, allowed))
+    }
+}
+
+/// Asks a replica on this machine whether it is ready: for container health checks, so that an image needs no HTTP client.
+#[derive(Args, Clone, Debug)]
+pub struct HealthcheckArgs {
+    /// Where the replica listens: host:port.
+    #[arg(long, env = "LISTEN", value_name = "HOST:PORT")]
+    listen: Option<String>,
+}
+
+/// Why a replica is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// It does not answer.
+    #[error("no answer: {0}")]
+    NoAnswer(#[from] reqwest::Error),
+    /// It says why.
+    #[error("{0}")]
+    Answer(String),
+}
+
+/// Longer than a replica under load takes, shorter than the health checks of common orchestrators.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl HealthcheckArgs {
+    /// What `/health/ready` says; `default_port` is the service's own.
+    ///
+    /// # Errors
+    ///
+    /// When it is not ready.
+    pub async fn ask(&self, default_port: u16) -> Result<(), NotReady> {
+        let port = match given(self.listen.as_deref()) {
+            Some(listen) => listen_address(listen)?.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
+            None => None,
+        };
+        crate::install_tls_provider();
+        let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).build()?;
+        let url = format!("http://127.0.0.1:{}/health/ready", port.unwrap_or(default_port));
+        let response = client.get(url).send().await?;
+        if response.status().is_success() { Ok(()) } else { Err(NotReady::Answer(response.text().await?)) }
     }
 }
 

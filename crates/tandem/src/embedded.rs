@@ -244,5 +244,7 @@ fn orders_settings(
             // Whoever can open the page is the demo user: only for people at this machine.
             demo_user: loopback_only.then(|| DemoUser { name: DEMO_USER.to_owned(), token: demo_token.to_owned() }),
         },
+        subgraph_listen: None,
+        metrics: None,
     })
 }

@@ -2,6 +2,7 @@
 
 mod authenticator;
 mod guard;
+pub(crate) mod internal;
 mod late;
 mod pages;
 

@@ -2,8 +2,8 @@
 
 use axum::{
     Router,
-    http::{HeaderMap, header, uri::Authority},
-    response::{Html, Redirect},
+    http::{HeaderMap, header},
+    response::{Html, IntoResponse, Redirect},
 };
 use graphql_transport::{GraphiqlOptions, GraphiqlTab, graphiql_router};
 
@@ -18,29 +18,24 @@ pub struct DemoUser {
     pub token: String,
 }
 
-const ME: (&str, &str) = (
-    "One request over both services: the account lives in Payments, the orders in Order Service.",
-    "query Me {
-  me {
-    id
-    account {
-      balance { amount currencyCode }
-      entries(first: 5) { nodes { kind amount { amount } order { number } } }
-    }
-    orders(first: 5) { nodes { number status rejectionReason total { amount currencyCode } description } }
-  }
-}
-",
-);
-
 const ACCOUNT: (&str, &str) = (
-    "An account with some money. Running it again changes nothing, because the calls carry idempotency keys.",
+    "1. An account with some money. Running it again changes nothing: the calls carry idempotency keys.",
     "mutation Account {
-  createAccount(input: { currencyCode: EUR, idempotencyKey: \"first-account\" }) {
+  createAccount(
+    input: {
+      currencyCode: EUR
+      idempotencyKey: \"first-account\"
+    }
+  ) {
     account { id }
     userErrors { code message }
   }
-  topUpAccount(input: { amount: { amount: \"100.00\", currencyCode: EUR }, idempotencyKey: \"first-top-up\" }) {
+  topUpAccount(
+    input: {
+      amount: { amount: \"100.00\", currencyCode: EUR }
+      idempotencyKey: \"first-top-up\"
+    }
+  ) {
     account { balance { amount currencyCode } }
     userErrors { code message }
   }
@@ -49,24 +44,57 @@ const ACCOUNT: (&str, &str) = (
 );
 
 const LIVE: (&str, &str) = (
-    "Leave it open: every change of your orders appears here.",
+    "2. Start it and go on to the tab Order: every change of your orders appears at the bottom right.",
     "subscription Live {
   orderEvents {
     status
     rejectionReason
-    occurredAt
-    order { number description total { amount currencyCode } }
+    order {
+      number
+      description
+      total { amount currencyCode }
+    }
   }
 }
 ",
 );
 
 const ORDER: (&str, &str) = (
-    "Start the tab Live first, then order here and watch it being paid there.",
+    "3. It answers as soon as the order is safe; the payment follows. After a few the money is spent.",
     "mutation Order {
-  createOrder(input: { total: { amount: \"12.50\", currencyCode: EUR }, description: \"A book\" }) {
+  createOrder(
+    input: {
+      total: { amount: \"12.50\", currencyCode: EUR }
+      description: \"A book\"
+    }
+  ) {
     order { id number status }
     userErrors { code message }
+  }
+}
+",
+);
+
+const ME: (&str, &str) = (
+    "4. One request over both services: the account lives in Payments, the orders in Order Service.",
+    "query Me {
+  me {
+    id
+    account {
+      balance { amount currencyCode }
+      entries(first: 5) {
+        nodes { kind amount { amount } order { number } }
+      }
+    }
+    orders(first: 5) {
+      nodes {
+        number
+        status
+        rejectionReason
+        total { amount currencyCode }
+        payment { decidedAt }
+      }
+    }
   }
 }
 ",
@@ -92,31 +120,108 @@ pub(super) fn schema(sdl: &str) -> ([(header::HeaderName, &'static str); 1], Str
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], sdl.to_owned())
 }
 
-/// `/`: where to go from here.
+/// `/`: where to go from here. Plain HTML that needs nothing else.
 #[derive(Clone)]
 pub(super) struct StartPage {
     links: String,
-    token: Option<String>,
+    token: String,
 }
+
+/// The page carries a token, and loads nothing.
+const START_PAGE_HEADERS: [(header::HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// For whoever comes without a usable `Host`.
+const DEFAULT_HOST: &str = "localhost:8000";
 
 impl StartPage {
     pub(super) fn new(options: &EndpointOptions) -> Self {
-        let link = |shown: bool, href: &str, text: &str| {
-            if shown { format!("<li><a href=\"{href}\">{href}</a> {text}</li>") } else { String::new() }
-        };
-        let links = [
-            link(options.graphiql, "/graphiql", "try the API, with its documentation and live subscriptions"),
-            link(options.introspection, "/schema.graphql", "the schema, for code generators"),
-            link(true, "/health/ready", "what is ready"),
-        ];
-        Self { links: links.concat(), token: options.demo_user.as_ref().map(|user| user.token.clone()) }
+        let link = |href: &str, name: &str, text: &str| format!("<li><a href=\"{href}\"><b>{name}</b></a> {}</li>", escape(text));
+        let mut links = String::new();
+        if options.graphiql {
+            let signed_in =
+                options.demo_user.as_ref().map(|user| format!(" You are signed in as {}.", user.name)).unwrap_or_default();
+            let text = format!("Try the API, read its documentation, watch orders being paid.{signed_in}");
+            links += &link("/graphiql", "GraphiQL", &text);
+        }
+        if options.introspection {
+            links += &link("/schema.graphql", "Schema", "For code generators.");
+        }
+        links += &link("/health/ready", "Health", "What is ready, and what it waits for.");
+        let token = options.demo_user.as_ref().map_or("<a token for you>", |user| &user.token);
+        Self { links, token: escape(token) }
     }
 
-    /// The curl line names the host that the reader's browser used.
-    pub(super) fn render(&self, headers: &HeaderMap) -> Html<String> {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
-        let host = host.map_or_else(|| "localhost:8000".to_owned(), |host| host.to_string());
-        let token = self.token.as_deref().unwrap_or("$TOKEN");
-        Html(format!(include_str!("start_page.html"), links = self.links, host = host, token = token))
+    /// The commands name the host that the reader's browser used.
+    pub(super) fn render(&self, headers: &HeaderMap) -> impl IntoResponse + use<> {
+        let page = include_str!("start_page.html").replace("{links}", &self.links).replace("{token}", &self.token);
+        (START_PAGE_HEADERS, Html(page.replace("{base}", &base(headers))))
+    }
+}
+
+/// Where this server is, seen from the reader.
+fn base(headers: &HeaderMap) -> String {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // The page puts it into a command for a shell: only what names of hosts are made of, so that it means nothing else there.
+    let is_plain =
+        |host: &&str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
+    let host = text("host").filter(is_plain).unwrap_or(DEFAULT_HOST);
+    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    format!("{scheme}://{}", escape(host))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::to_bytes, http::HeaderValue};
+
+    use super::*;
+
+    async fn page(demo_user: Option<DemoUser>, headers: &[(&'static str, &'static str)]) -> String {
+        let options = EndpointOptions { graphiql: true, introspection: true, demo_user, ..EndpointOptions::default() };
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        let response = StartPage::new(&options).render(&headers).into_response();
+        String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_commands_name_the_host_that_was_asked() {
+        for (headers, base) in [
+            (vec![("host", "127.0.0.1:8123")], "http://127.0.0.1:8123/graphql"),
+            (vec![("host", "[::1]:8123")], "http://[::1]:8123/graphql"),
+            (vec![("host", "shop.example"), ("x-forwarded-proto", "https")], "https://shop.example/graphql"),
+            (vec![], "http://localhost:8000/graphql"),
+        ] {
+            assert!(page(None, &headers).await.contains(base), "{base}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_strange_host_reaches_neither_the_page_nor_the_readers_shell() {
+        for host in ["x$(reboot)", "a;reboot", "a'b", "<script>alert(1)</script>", "user@evil", "{token}", ""] {
+            let page = page(None, &[("host", host), ("x-forwarded-proto", "javascript")]).await;
+            assert!(page.contains("http://localhost:8000/graphql"), "{host}");
+            assert!(!page.contains("reboot") && !page.contains("<script") && !page.contains("evil"), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_and_tokens_are_text() {
+        let demo_user = DemoUser { name: "<b>\"ada\"</b>".to_owned(), token: "a<b>&'c'".to_owned() };
+        let page = page(Some(demo_user), &[]).await;
+        assert!(page.contains("&lt;b&gt;&quot;ada&quot;&lt;/b&gt;") && page.contains("a&lt;b&gt;&amp;&#39;c&#39;"), "{page}");
+    }
+
+    #[test]
+    fn nothing_is_offered_that_is_switched_off() {
+        let links = StartPage::new(&EndpointOptions::default()).links;
+        assert!(!links.contains("/graphiql") && !links.contains("/schema.graphql") && links.contains("/health/ready"), "{links}");
     }
 }
