@@ -5,16 +5,19 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use database::Database;
 use messaging::{Broker, Delivery, Record, embedded::Seek};
 use payment_service::audit::{AuditReport, audit};
-use runtime::auth::TokenSigner;
+use runtime::auth::{Secret, TokenSigner};
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use sea_orm::{ConnectionTrait as _, Statement};
 use tandem::{
     client::Client,
-    embedded::{EmbeddedSettings, Tandem, signer},
+    embedded::{EmbeddedSettings, Tandem},
 };
 use tempfile::TempDir;
 
 use super::{PATIENCE, User};
+
+/// Signs the tokens.
+pub const SECRET: &str = "a secret of the tests of 32 bytes or more";
 
 /// Tokens outlive every test.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
@@ -40,9 +43,9 @@ impl System {
             graphiql: true,
             introspection: true,
             cors_origins: Vec::new(),
-            jwt_secret: None,
+            jwt_secret: Some(SECRET.to_owned()),
         };
-        let signer = signer(folder.path(), None).unwrap();
+        let signer = TokenSigner::new(&Secret::new(SECRET).unwrap());
         let tandem = Tandem::start(settings).await.unwrap();
         let client = Client::new(&format!("http://{}", tandem.orders().address()), None).unwrap();
         Self { tandem, signer, client, _folder: folder }
@@ -113,6 +116,12 @@ impl System {
 
     pub async fn bring_payments_back(&self) {
         self.tandem.payments().start_listener().await.unwrap();
+    }
+
+    /// Whether a load balancer would send requests here.
+    pub async fn is_ready(&self) -> bool {
+        let url = format!("http://{}/health/ready", self.address());
+        reqwest::get(url).await.unwrap().status().is_success()
     }
 
     pub fn orders_db(&self) -> &Database {
