@@ -97,7 +97,7 @@ impl Load {
             let input = json!({ "input": {
                 "total": { "amount": format!("{units}.00"), "currencyCode": "EUR" },
                 "description": format!("order {number}"),
-                "idempotencyKey": format!("order-{number}"),
+                "idempotencyKey": order_key(number),
             }});
             let payload = mutate(&self.users[number % USERS], server, CREATE_ORDER, &input, "createOrder").await?;
             let id = payload["order"]["id"].as_str().ok_or_else(|| ProveError::Answer(payload.to_string()))?;
@@ -137,6 +137,11 @@ impl Load {
             sleep(REPEAT_AFTER).await;
         }
     }
+}
+
+/// The idempotency key of a call.
+pub(super) fn order_key(call: usize) -> String {
+    format!("order-{call}")
 }
 
 fn sign(signer: &TokenSigner, user: &str, scopes: &[&str]) -> Result<String, ProveError> {
