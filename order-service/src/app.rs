@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl};
 use graphql_transport::TransportOptions;
 use messaging::{
-    Broker, ConsumerLoop, ConsumerOptions, Gate, TopicSpec,
+    Broker, ConsumerLoop, ConsumerOptions, Gate, TopicSpec, create_topics,
     relay::{Relay, RelayHandle, RelayOptions},
     sweeper::{Sweeper, SweeperOptions},
 };
@@ -160,6 +160,7 @@ impl OrderService {
 
         let feed = Feed::new();
         let Stage { token, tasks } = &stages.relay;
+        tasks.spawn(token.clone().run_until_cancelled_owned(create_tasks_topic(Arc::clone(&broker), topic(TOPIC_PAYMENT_TASKS))));
         feed.start(database.clone(), tasks, token.clone());
         let relay = start_publishing(&database, &broker, &gates, &stages.relay);
         tasks.spawn(resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), token.clone()));
@@ -238,6 +239,13 @@ async fn connect(settings: &Settings, checks: &Checks) -> Result<Database, Datab
         database.migrate::<migrations::OrdersMigrator>().await?;
     }
     Ok(database)
+}
+
+/// The consumer creates the topic that it reads; this is the one that is written to. Until it is there tasks wait in the outbox.
+async fn create_tasks_topic(broker: Arc<dyn Broker>, topic: TopicSpec) {
+    if let Err(error) = create_topics(&*broker, &[topic]).await {
+        tracing::error!(%error, "the broker refuses the topic of payment tasks");
+    }
 }
 
 fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, gates: &Gates, stage: &Stage) -> RelayHandle {

@@ -8,11 +8,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
 use messaging::{
-    Broker, BrokerError, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, PruneTarget, Pruner, Relay, RelayOptions, Sweeper,
-    SweeperOptions, TopicSpec,
+    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, PruneTarget, Pruner, Relay, RelayOptions, Sweeper,
+    SweeperOptions, TopicSpec, create_topics,
 };
 use migrations::PaymentsMigrator;
 use runtime::{
@@ -37,10 +36,6 @@ use crate::{
 /// How long claims of messages are kept. They only tell a redelivery from a task that was sent again: the guard against a second debit is
 /// the payment's own row, which is kept for ever.
 const INBOX_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// Waits between two attempts to create the topics; attempts go on until the broker is there.
-const TOPICS_RETRY_MIN: Duration = Duration::from_millis(200);
-const TOPICS_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What a replica needs to know.
 #[derive(Debug, Clone)]
@@ -82,9 +77,6 @@ pub enum StartError {
     /// The tables cannot be brought up to date.
     #[error("cannot bring the tables up to date: {0}")]
     Migrate(#[source] DatabaseError),
-    /// The broker refuses the topics, and waiting does not help.
-    #[error("cannot create the topics: {0}")]
-    Topics(#[source] BrokerError),
     /// The address is taken or not ours.
     #[error(transparent)]
     Listen(#[from] BindError),
@@ -135,7 +127,7 @@ impl PaymentService {
         let stop_on_drop = stop.clone().drop_guard();
 
         let mut background = Vec::new();
-        background.extend(ensure_topics(&broker, &settings.topics, stop.child_token()).await?);
+        background.push(start_creating_topics(&broker, &settings.topics, stop.child_token()));
 
         let relay_stop = stop.child_token();
         let (relay, relay_task) =
@@ -268,42 +260,15 @@ fn router(settings: &Settings, schema: &LateSchema, verifier: TokenVerifier, hea
     }
 }
 
-/// Creates the topics, in the background if the broker is not there yet: until then results wait in the outbox.
-async fn ensure_topics(broker: &Arc<dyn Broker>, topics: &Topics, stop: CancellationToken) -> Result<Option<Part>, StartError> {
-    let specs: Vec<TopicSpec> = [&topics.tasks, &topics.results]
-        .into_iter()
-        .map(TopicSpec::new)
-        .flat_map(|topic| [topic.clone(), topic.dead_letters()])
-        .collect();
-    match broker.ensure_topics(&specs).await {
-        Ok(()) => return Ok(None),
-        Err(error) if error.is_transient() => tracing::warn!(%error, "waiting for the broker to create the topics"),
-        Err(error) => return Err(StartError::Topics(error)),
-    }
-    let creating = create_topics(Arc::clone(broker), specs);
+/// Creates the topics as soon as the broker is there: until then results wait in the outbox.
+fn start_creating_topics(broker: &Arc<dyn Broker>, topics: &Topics, stop: CancellationToken) -> Part {
+    let broker = Arc::clone(broker);
+    let specs = [TopicSpec::new(&topics.tasks), TopicSpec::new(&topics.results)];
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
-        match stopped.run_until_cancelled(creating).await {
-            Some(Err(error)) => tracing::error!(%error, "the broker refuses the topics"),
-            Some(Ok(())) => tracing::info!("the topics are there"),
-            None => {}
+        if let Some(Err(error)) = stopped.run_until_cancelled(create_topics(&*broker, &specs)).await {
+            tracing::error!(%error, "the broker refuses the topics");
         }
     });
-    Ok(Some(Part { stop, task }))
-}
-
-async fn create_topics(broker: Arc<dyn Broker>, specs: Vec<TopicSpec>) -> Result<(), BrokerError> {
-    let mut waits = ExponentialBuilder::default()
-        .with_min_delay(TOPICS_RETRY_MIN)
-        .with_max_delay(TOPICS_RETRY_MAX)
-        .with_jitter()
-        .without_max_times()
-        .build();
-    loop {
-        tokio::time::sleep(waits.next().unwrap_or(TOPICS_RETRY_MAX)).await;
-        match broker.ensure_topics(&specs).await {
-            Err(error) if error.is_transient() => tracing::debug!(%error, "still waiting for the broker"),
-            result => return result,
-        }
-    }
+    Part { stop, task }
 }

@@ -54,6 +54,7 @@ mod publish;
 pub mod relay;
 mod sql;
 pub mod sweeper;
+mod topics;
 
 pub use broker::{Batch, Broker, BrokerError, Consumer, TopicPartition, TopicSpec, dead_letter_topic};
 pub use consumer::{BoxError, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, DeadLetter, Handler, HandlerError};
@@ -65,3 +66,4 @@ pub use outbox::{OutboxRow, OutboxTable};
 pub use prune::{PRUNE_BATCH_ROWS, PRUNE_EVERY, PRUNE_EVERY_BUSY, PRUNE_ROUND_BATCHES, PruneRound, PruneTarget, Pruner};
 pub use relay::{Relay, RelayHandle, RelayOptions};
 pub use sweeper::{Sweep, Sweeper, SweeperOptions};
+pub use topics::create_topics;
