@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use database::Database;
+use database::{Database, DatabaseError};
 use messaging::{Broker, Delivery, Record, embedded::Seek};
 use payment_service::audit::{AuditReport, audit};
 use runtime::auth::{Secret, TokenSigner};
@@ -30,12 +30,15 @@ pub struct System {
     tandem: Tandem,
     signer: TokenSigner,
     client: Client,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl System {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_on(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_on(folder: TempDir) -> Self {
         let settings = EmbeddedSettings {
             host: "127.0.0.1".to_owned(),
             port: 0,
@@ -48,7 +51,13 @@ impl System {
         let signer = TokenSigner::new(&Secret::new(SECRET).unwrap());
         let tandem = Tandem::start(settings).await.unwrap();
         let client = Client::new(&format!("http://{}", tandem.orders().address()), None).unwrap();
-        Self { tandem, signer, client, _folder: folder }
+        Self { tandem, signer, client, folder }
+    }
+
+    /// Stops everything and starts it again on the same data. Users made before speak to nobody.
+    pub async fn restart(self) -> Self {
+        self.tandem.stop().await;
+        Self::start_on(self.folder).await
     }
 
     /// Where the public endpoint listens.
@@ -139,6 +148,21 @@ impl System {
         row.try_get("", "count").unwrap()
     }
 
+    /// Changes Order Service's database behind its back.
+    pub async fn change_orders(&self, sql: &'static str) {
+        self.orders_db()
+            .transaction("test", move |tx| {
+                Box::pin(async move { Ok::<_, DatabaseError>(tx.execute_unprepared(sql).await.map(drop)?) })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// Every event that there is becomes too old to be kept.
+    pub async fn prune_events(&self) {
+        self.change_orders("UPDATE event_cursor SET oldest = next").await;
+    }
+
     /// Everything in Payments adds up.
     pub async fn clean_audit(&self) -> AuditReport {
         let report = audit(self.payments_db().reader()).await.unwrap();
@@ -186,10 +210,6 @@ impl System {
     /// What Payments has not taken yet is lost on the way.
     pub async fn lose_tasks(&self) {
         self.tandem.broker().seek_group(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::End).await.unwrap();
-    }
-
-    pub async fn stop(self) {
-        self.tandem.stop().await;
     }
 }
 

@@ -12,7 +12,6 @@ use schema::{
     CurrencyCode, EventId, EventSource as _, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason,
     Timestamp, UserId,
 };
-use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use crate::support::{System, User, until};
@@ -245,16 +244,6 @@ async fn accepted_by_a_dying_replica(system: &System, user: &str) -> Order {
     }
 }
 
-async fn change_orders_db(system: &System, sql: &'static str) {
-    system
-        .orders_db()
-        .transaction("test", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(tx.execute_unprepared(sql).await.map(drop)?) })
-        })
-        .await
-        .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_whose_replica_died_before_publishing_is_swept_up_and_paid() {
     let system = System::start().await;
@@ -276,13 +265,13 @@ async fn an_order_whose_task_was_lost_is_sent_again_under_the_same_id_and_paid_o
     system.resume_payments();
     // Lost on the way to it, although its outbox row says otherwise.
     let unsent = accepted_by_a_dying_replica(&system, "ada").await.id.to_string();
-    change_orders_db(&system, "UPDATE outbox_orders SET processed_at_ms = 1").await;
+    system.change_orders("UPDATE outbox_orders SET processed_at_ms = 1").await;
     ada.paid(&ada.order("10").await).await;
     for lost in [&skipped, &unsent] {
         assert_eq!(ada.status(lost).await.0, "PENDING", "its task is lost indeed");
     }
     // A minute has passed.
-    change_orders_db(&system, "UPDATE orders SET resend_at_ms = 1 WHERE status = 'PENDING'").await;
+    system.change_orders("UPDATE orders SET resend_at_ms = 1 WHERE status = 'PENDING'").await;
     for lost in [&skipped, &unsent] {
         ada.paid(lost).await;
     }

@@ -31,6 +31,8 @@ async fn a_subscriber_sees_an_order_pending_and_then_paid_and_then_the_end() {
     socket.subscribe("s", OF_ORDER, json!({ "id": order })).await;
     let event = |version: i32, status: &str| json!({ "version": version, "status": status, "rejectionReason": null, "order": { "id": order, "status": status } });
     assert_eq!(socket.event("s", "orderStatusChanged").await, Some(event(1, "PENDING")));
+    let payment = ada.data("query($id: ID!) { order(id: $id) { payment { id } } }", json!({ "id": order })).await;
+    assert_eq!(payment["order"]["payment"], Value::Null, "nothing is decided yet");
     system.resume_payments();
     assert_eq!(socket.event("s", "orderStatusChanged").await, Some(event(2, "PAID")));
     assert_eq!(socket.event("s", "orderStatusChanged").await, None, "nothing can follow");
@@ -224,4 +226,44 @@ async fn queries_and_mutations_work_over_a_socket_too() {
     let payload = socket.event("m", "createOrder").await.unwrap();
     assert_eq!(payload["order"]["status"], "PENDING");
     assert_eq!(socket.event("m", "createOrder").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_carry_fields_of_both_services_and_go_on_while_payments_is_away() {
+    let system = System::start().await;
+    let ada = system.user_with("ada", "20", "EUR").await;
+    let query = "subscription($id: ID!) { orderStatusChanged(orderId: $id) { status order { payment { outcome entry { balanceAfter { amount } } } } } }";
+    let paid = ada.order("1").await;
+    ada.paid(&paid).await;
+    let mut socket = ada.socket().await;
+    socket.subscribe("s", query, json!({ "id": paid })).await;
+    let payment = json!({ "outcome": "PAID", "entry": { "balanceAfter": { "amount": "19.00" } } });
+    let expected = json!({ "status": "PAID", "order": { "payment": payment } });
+    assert_eq!(socket.event("s", "orderStatusChanged").await, Some(expected));
+    assert_eq!(socket.event("s", "orderStatusChanged").await, None);
+
+    system.take_payments_away().await;
+    socket.subscribe("s", query, json!({ "id": paid })).await;
+    let payload = socket.payload("s").await.unwrap();
+    assert_eq!(payload["data"]["orderStatusChanged"], json!({ "status": "PAID", "order": { "payment": null } }));
+    let errors = payload["errors"].as_array().unwrap();
+    assert_eq!((errors.len(), &errors[0]["extensions"]["code"]), (1, &json!("SERVICE_UNAVAILABLE")));
+    assert_eq!(errors[0]["path"], json!(["orderStatusChanged", "order", "payment"]));
+    assert_eq!(socket.payload("s").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_of_what_is_no_longer_kept_is_expired() {
+    let system = System::start().await;
+    let ada = system.user("ada");
+    let first = cursor(&ada).await;
+    ada.decided(&ada.order("1").await).await;
+    let last = cursor(&ada).await;
+    system.prune_events().await;
+    let mut socket = ada.socket().await;
+    socket.subscribe("s", OF_USER, json!({ "after": first })).await;
+    assert_eq!(socket.refusal("s").await, "CURSOR_EXPIRED");
+    socket.subscribe("s", OF_USER, json!({ "after": last })).await;
+    let order = ada.order("1").await;
+    assert_eq!(step(&socket.event("s", "orderEvents").await.unwrap()), (order, 1, "PENDING".to_owned()), "nothing was missed");
 }

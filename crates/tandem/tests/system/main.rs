@@ -12,4 +12,5 @@ mod lists;
 mod live;
 mod money;
 mod origins;
+mod restart;
 mod tokens;
