@@ -1,17 +1,18 @@
-import type { Fetcher, FetcherOpts, FetcherParams } from '@graphiql/toolkit';
+import type { Fetcher, FetcherOpts, FetcherParams, Observable } from '@graphiql/toolkit';
 import { type ExecutionResult, Kind, parse } from 'graphql';
 import { createClient } from 'graphql-ws';
+import type { Feeds } from './feeds.ts';
 
 /** Closed for good: trying again with the same token would only delay the message. */
 const FORBIDDEN = 4403;
 
 /** Queries and mutations over HTTP, subscriptions over a WebSocket at the same URL. */
-export function createFetcher(endpoint: URL): Fetcher {
+export function createFetcher(endpoint: URL, feeds: Feeds): Fetcher {
   const socketUrl = new URL(endpoint);
   socketUrl.protocol = endpoint.protocol === 'https:' ? 'wss:' : 'ws:';
   return (given, options) => {
     const { params, isSubscription } = select(given);
-    return isSubscription ? subscribe(socketUrl, params, options) : post(endpoint, params, options);
+    return isSubscription ? subscribe(socketUrl, params, options, feeds) : post(endpoint, params, options);
   };
 }
 
@@ -51,31 +52,66 @@ async function post(endpoint: URL, params: FetcherParams, options: FetcherOpts |
 }
 
 /** One socket per subscription, so that it carries the headers as they are in the editor now. */
-function subscribe(url: URL, params: FetcherParams, options: FetcherOpts | undefined): AsyncIterable<ExecutionResult> {
-  const client = createClient({
-    url: url.href,
-    connectionParams: { ...options?.headers },
-    shouldRetry: (event) => !(event instanceof CloseEvent && event.code === FORBIDDEN),
-  });
-  const results = client.iterate({
-    query: params.query,
-    variables: params.variables as Record<string, unknown> | undefined,
-    operationName: params.operationName,
-  });
-  // Not a generator: `return` has to end the socket while `next` is still waiting.
-  const readable: typeof results = {
-    [Symbol.asyncIterator]: () => readable,
-    next: () => results.next().catch((reason: unknown) => Promise.reject(explain(reason))),
-    return: () => results.return?.() ?? Promise.resolve({ done: true, value: undefined }),
+function subscribe(
+  url: URL,
+  { query, variables, operationName }: FetcherParams,
+  options: FetcherOpts | undefined,
+  feeds: Feeds,
+): Observable<ExecutionResult> {
+  const observable = {
+    subscribe: (observer: Observer) => {
+      let isWatched = true;
+      const feed = feeds.start(operationName ?? 'Subscription', () => void client.dispose());
+      const client = createClient({
+        url: url.href,
+        connectionParams: { ...options?.headers },
+        shouldRetry: (event) => !(event instanceof CloseEvent && event.code === FORBIDDEN),
+        on: { connected: () => feed.is('listening'), closed: () => feed.is('reconnecting') },
+      });
+      client.subscribe<Record<string, unknown>>(
+        { query, variables: variables as Record<string, unknown> | undefined, operationName },
+        {
+          // The types differ only in how parsed an error is.
+          next: (result) => {
+            feed.received(result as ExecutionResult);
+            if (isWatched) observer.next(result as ExecutionResult);
+          },
+          error: (reason) => {
+            const failure = explain(reason);
+            feed.is('ended', failure.map(({ message }) => message).join('; '));
+            if (isWatched) observer.error(failure);
+          },
+          complete: () => {
+            feed.is('ended');
+            if (isWatched) observer.complete();
+          },
+        },
+      );
+      return {
+        unsubscribe: () => {
+          isWatched = false;
+          feed.left();
+        },
+      };
+    },
   };
-  // The types differ only in how parsed an error is; GraphiQL prints it.
-  return readable as AsyncIterable<ExecutionResult>;
+  // The type has forms that GraphiQL does not use.
+  return observable as Observable<ExecutionResult>;
+}
+
+interface Observer {
+  next(result: ExecutionResult): void;
+  error(reason: unknown): void;
+  complete(): void;
 }
 
 /** Not an `Error`: GraphiQL would print its stack too. */
-function explain(reason: unknown): unknown {
-  if (reason instanceof CloseEvent) {
-    return { message: `The server closed the socket: ${reason.code} ${reason.reason}`.trim() };
+function explain(reason: unknown): { message: string }[] {
+  if (Array.isArray(reason)) {
+    return reason as { message: string }[];
   }
-  return reason;
+  if (reason instanceof CloseEvent) {
+    return [{ message: `The server closed the socket: ${reason.code} ${reason.reason}`.trim() }];
+  }
+  return [{ message: reason instanceof Error ? reason.message : 'The server cannot be reached' }];
 }

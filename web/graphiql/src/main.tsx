@@ -10,23 +10,40 @@ import './page.css';
 import { GraphiQL } from 'graphiql';
 import { useState } from 'react';
 import { createRoot } from 'react-dom/client';
+import { Feeds } from './feeds.ts';
 import { createFetcher } from './fetcher.ts';
+import { Live } from './live.tsx';
 import { readSettings, type Settings } from './settings.ts';
 import { storageWithoutTokens } from './storage.ts';
 
 const settings = readSettings();
-const fetcher = createFetcher(new URL(settings.endpoint, document.baseURI));
+const feeds = new Feeds();
+const fetcher = createFetcher(new URL(settings.endpoint, document.baseURI), feeds);
 const defaultHeaders = settings.token
   ? JSON.stringify({ Authorization: `Bearer ${settings.token}` }, null, 2)
   : undefined;
 
 const storage = storageWithoutTokens(defaultHeaders);
 
+/** What fits on a small laptop. */
+const MAX_COMMENT_CHARS = 42;
+
 const defaultTabs = settings.tabs.map(({ title, query, variables }) => ({
-  query: `# ${title}\n\n${query.trim()}\n`,
+  query: `${comment(title)}\n\n${query.trim()}\n`,
   variables,
   headers: defaultHeaders ?? null,
 }));
+
+/** In lines that are visible whole beside the buttons. */
+function comment(text: string): string {
+  const lines = ['#'];
+  for (const word of text.split(' ')) {
+    const line = `${lines.at(-1)} ${word}`;
+    if (line.length > MAX_COMMENT_CHARS) lines.push(`# ${word}`);
+    else lines[lines.length - 1] = line;
+  }
+  return lines.join('\n');
+}
 
 /** Whose requests these are, read from the headers as they stand in the editor. */
 function caller(headers: string | undefined, { token, user }: Settings): string {
@@ -46,8 +63,10 @@ function Page() {
       {...(defaultHeaders !== undefined && { defaultHeaders, initialHeaders: defaultHeaders })}
       storage={storage}
       onEditHeaders={setHeaders}
+      onTabChange={feeds.tabsChanged}
       shouldPersistHeaders={false}
-      defaultEditorToolsVisibility="headers"
+      // Open where there is something to fill in.
+      defaultEditorToolsVisibility={defaultHeaders === undefined ? 'headers' : false}
     >
       <GraphiQL.Logo>
         <span className="page-title">{settings.title}</span>
@@ -55,6 +74,9 @@ function Page() {
           {caller(headers, settings)}
         </span>
       </GraphiQL.Logo>
+      <GraphiQL.Footer>
+        <Live feeds={feeds} />
+      </GraphiQL.Footer>
     </GraphiQL>
   );
 }

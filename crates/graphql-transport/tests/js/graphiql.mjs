@@ -77,7 +77,15 @@ async function use(colorScheme) {
   await page.getByRole('tab', { name: 'Hanging' }).click();
   await page.getByRole('button', { name: 'Execute query' }).click();
   await response(page, /"hanging": 1/);
-  await page.getByRole('button', { name: 'Stop query' }).click();
+
+  // A subscription outlives the change of tabs, and ends when it is stopped.
+  const feed = page.getByRole('region', { name: 'Subscription Hanging' });
+  await page.getByRole('tab', { name: 'Hello' }).click();
+  await feed.getByText('listening', { exact: true }).waitFor();
+  await page.getByRole('tab', { name: 'Hanging' }).click();
+  await feed.getByRole('button', { name: 'Stop' }).click();
+  await feed.getByText('ended', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Headers', exact: true }).click();
   await page.locator('.graphiql-editor-tool .graphiql-editor:not(.hidden)').click();
   // Key by key around the token: the editor closes quotes and braces by itself.
   for (const key of ['Control+End', 'ArrowUp', 'End', 'ArrowLeft', 'Backspace', 'Backspace', 'Backspace', 'b', 'a', 'd']) {
