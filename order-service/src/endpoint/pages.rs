@@ -19,7 +19,7 @@ pub struct DemoUser {
 }
 
 const ACCOUNT: (&str, &str) = (
-    "1. An account with some money. Running it again changes nothing: the calls carry idempotency keys.",
+    "1. An account with some money. Running it again changes nothing, thanks to the idempotency keys.",
     "mutation Account {
   createAccount(
     input: {
@@ -32,7 +32,10 @@ const ACCOUNT: (&str, &str) = (
   }
   topUpAccount(
     input: {
-      amount: { amount: \"100.00\", currencyCode: EUR }
+      amount: {
+        amount: \"100.00\"
+        currencyCode: EUR
+      }
       idempotencyKey: \"first-top-up\"
     }
   ) {
@@ -44,7 +47,7 @@ const ACCOUNT: (&str, &str) = (
 );
 
 const LIVE: (&str, &str) = (
-    "2. Start it and go on to the tab Order: every change of your orders appears at the bottom right.",
+    "2. Start it, then order in the next tab: it goes on listening, at the bottom right.",
     "subscription Live {
   orderEvents {
     status
@@ -60,11 +63,14 @@ const LIVE: (&str, &str) = (
 );
 
 const ORDER: (&str, &str) = (
-    "3. It answers as soon as the order is safe; the payment follows. After a few the money is spent.",
+    "3. Answers once the order is durable; the payment follows. Order again until the money is spent.",
     "mutation Order {
   createOrder(
     input: {
-      total: { amount: \"12.50\", currencyCode: EUR }
+      total: {
+        amount: \"12.50\"
+        currencyCode: EUR
+      }
       description: \"A book\"
     }
   ) {
@@ -76,14 +82,18 @@ const ORDER: (&str, &str) = (
 );
 
 const ME: (&str, &str) = (
-    "4. One request over both services: the account lives in Payments, the orders in Order Service.",
+    "4. One request over both services: accounts live in Payments, orders in Order Service.",
     "query Me {
   me {
     id
     account {
       balance { amount currencyCode }
       entries(first: 5) {
-        nodes { kind amount { amount } order { number } }
+        nodes {
+          kind
+          amount { amount }
+          order { number }
+        }
       }
     }
     orders(first: 5) {
@@ -140,7 +150,9 @@ const DEFAULT_HOST: &str = "localhost:8000";
 
 impl StartPage {
     pub(super) fn new(options: &EndpointOptions) -> Self {
-        let link = |href: &str, name: &str, text: &str| format!("<li><a href=\"{href}\"><b>{name}</b></a> {}</li>", escape(text));
+        let link = |href: &str, name: &str, text: &str| {
+            format!("<li><a href=\"{href}\"><b>{name}</b></a> <span>{}</span></li>", escape(text))
+        };
         let mut links = String::new();
         if options.graphiql {
             let signed_in =
