@@ -1,9 +1,9 @@
 # The only door: everything that is done to this project is a target here, and CI calls the same ones. `make` lists them.
 
 NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js
-NPM_CHECKS := schema/compose web/graphiql
+NPM_CHECKS := schema/compose web/graphiql examples
 
-.PHONY: help run prove test check bench fmt lint schema web
+.PHONY: help run prove bench up down test check fmt lint schema web
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,12 @@ prove: ## kill it under load ten times and show that nothing is lost or doubled
 
 bench: ## measure an order from its request to its subscriber's PAID event
 	cargo run --release -- bench
+
+up: ## start the cluster without Docker: PostgreSQL, Kafka, two replicas of each service
+	@scripts/cluster up
+
+down: ## stop it; the data stays
+	@scripts/cluster down
 
 test: ## install what the tests need, run all of them, and sum up
 	@scripts/test $(NPM_TESTS)
