@@ -109,6 +109,49 @@ async fn sigterm_ends_it_cleanly_and_the_next_start_has_everything() {
 }
 
 #[tokio::test]
+async fn stopped_under_load_it_ends_in_time_and_keeps_whatever_it_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path()).await;
+    let client = process.client();
+    let order = |caller: usize, call: usize| {
+        let key = format!("{caller}-{call}");
+        let total = money("1", "EUR");
+        json!({ "input": { "total": total, "description": "a book", "idempotencyKey": key } })
+    };
+    // Each caller orders until it is refused or cut off; what it was told until then counts.
+    let (enough, mut reached) = tokio::sync::watch::channel(0);
+    let callers = (0..8).map(async |caller| {
+        let mut accepted = Vec::new();
+        while let Ok(answer) = client.run(CREATE_ORDER, order(caller, accepted.len())).await {
+            let Some(id) = answer.data["createOrder"]["order"]["id"].as_str() else { break };
+            accepted.push(id.to_owned());
+            enough.send_modify(|count| *count += 1);
+        }
+        accepted
+    });
+    let stop = async {
+        reached.wait_for(|count| *count >= 100).await.unwrap();
+        process.signal("TERM").await;
+        Instant::now()
+    };
+    let (accepted, signaled) = tokio::join!(futures_util::future::join_all(callers), stop);
+    let (status, _) = process.end().await;
+    assert_eq!(status.code(), Some(0));
+
+    let process = Process::start(folder.path()).await;
+    let client = process.client();
+    let query = "query($id: ID!) { order(id: $id) { status } }";
+    for id in accepted.iter().flatten() {
+        let decided = async || {
+            let answer = client.run(query, json!({ "id": id })).await.unwrap();
+            assert_ne!(answer.data["order"], json!(null), "{id} was accepted");
+            answer.data["order"]["status"] == "REJECTED"
+        };
+        support::until("an accepted order is decided", decided).await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_printed_alone_and_the_server_on_that_folder_accepts_it() {
     let folder = tempfile::tempdir().unwrap();
     let token = |user: &str, more: &[&str]| {

@@ -62,7 +62,11 @@ impl Socket {
         loop {
             match tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time").expect("a frame").unwrap() {
                 Message::Text(text) => return Frame::Message(serde_json::from_str(&text).unwrap()),
-                Message::Close(frame) => return Frame::Close(frame.expect("a code").code.into()),
+                Message::Close(frame) => {
+                    // Answers, as clients do; the server waits for it a little.
+                    let _ = self.0.flush().await;
+                    return Frame::Close(frame.expect("a code").code.into());
+                }
                 _ => {}
             }
         }
