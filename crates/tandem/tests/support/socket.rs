@@ -63,7 +63,7 @@ impl Socket {
             match tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time").expect("a frame").unwrap() {
                 Message::Text(text) => return Frame::Message(serde_json::from_str(&text).unwrap()),
                 Message::Close(frame) => {
-                    // Answers, as clients do; the server waits for it a little.
+                    // Answers, as clients do.
                     let _ = self.0.flush().await;
                     return Frame::Close(frame.expect("a code").code.into());
                 }
