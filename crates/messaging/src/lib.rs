@@ -38,7 +38,8 @@
 //! # Brokers
 //!
 //! [`Broker`] and [`Consumer`] are what is needed of one. [`EmbeddedBroker`] is a durable log in a SQLite file for one
-//! process. With the feature `testing`, `contract` is the test suite that every adapter has to pass.
+//! process; `kafka::KafkaBroker` (feature `kafka`; with TLS: `kafka-tls`) is Apache Kafka. With the feature `testing`,
+//! `contract` is the test suite that every adapter has to pass.
 
 pub mod broker;
 pub mod consumer;
@@ -47,6 +48,8 @@ pub mod contract;
 pub mod embedded;
 mod gate;
 pub mod inbox;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod message;
 pub mod outbox;
 mod prune;
