@@ -48,6 +48,8 @@ pub struct Settings {
     pub payments_url: String,
     /// In front of every topic's name.
     pub topic_prefix: String,
+    /// Of the topics that are created here.
+    pub partitions: i32,
     /// What the public endpoint offers.
     pub endpoint: EndpointOptions,
     /// Where the plain subgraph and `/metrics` are served, for an external router and for operators; off when absent.
@@ -155,7 +157,7 @@ impl OrderService {
         let (address, late) = (listener.local_addr()?, LateRouter::default());
         stages.listener.spawn(serve::serve(listener, late.router(&health), stages.listener.clone()));
         let database = connect(&settings, &checks).await?;
-        let topic = |name: &str| TopicSpec::new(format!("{}{name}", settings.topic_prefix));
+        let topic = |name: &str| TopicSpec { name: format!("{}{name}", settings.topic_prefix), partitions: settings.partitions };
         let tasks_topic: Arc<str> = topic(TOPIC_PAYMENT_TASKS).name.into();
 
         let feed = Feed::new();

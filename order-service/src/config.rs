@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use graphql_transport::OriginPattern;
 use order_service::{app::Settings, endpoint::EndpointOptions};
 use runtime::{
-    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
+    broker_settings::BrokerArgs,
+    service_settings::{AuthArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
     settings::SettingError,
 };
 
@@ -85,6 +86,7 @@ impl RunArgs {
             migrate_on_start: self.database.migrate_on_start()?,
             payments_url: self.payments_url.clone(),
             topic_prefix: self.broker.topic_prefix()?.to_owned(),
+            partitions: self.broker.partitions()?,
             endpoint: self.public.options()?,
             subgraph_listen: self.subgraph_listen.as_deref().filter(|text| !text.is_empty()).map(listen_address).transpose()?,
             metrics: None,

@@ -11,7 +11,7 @@ use axum::Router;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
 use messaging::{
     Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, PruneTarget, Pruner, Relay, RelayOptions, Sweeper,
-    SweeperOptions, TopicSpec, create_topics,
+    SweeperOptions, TopicSpec, broker::DEFAULT_PARTITIONS, create_topics,
 };
 use migrations::PaymentsMigrator;
 use runtime::{
@@ -59,12 +59,19 @@ pub struct Topics {
     pub tasks: String,
     /// Where results go.
     pub results: String,
+    /// Of the topics that are created here.
+    pub partitions: i32,
 }
 
 impl Topics {
     /// The names with a prefix in front, which keeps environments apart that share a broker; it may be empty.
     pub fn with_prefix(prefix: &str) -> Self {
-        Self { tasks: format!("{prefix}{TOPIC_PAYMENT_TASKS}"), results: format!("{prefix}{TOPIC_PAYMENT_RESULTS}") }
+        let (tasks, results) = (format!("{prefix}{TOPIC_PAYMENT_TASKS}"), format!("{prefix}{TOPIC_PAYMENT_RESULTS}"));
+        Self { tasks, results, partitions: DEFAULT_PARTITIONS }
+    }
+
+    fn spec(&self, name: &str) -> TopicSpec {
+        TopicSpec { name: name.to_owned(), partitions: self.partitions }
     }
 }
 
@@ -145,7 +152,7 @@ impl PaymentService {
             database.clone(),
             Arc::clone(&broker),
             Arc::new(PaymentTasks::new(settings.topics.results.clone(), relay)),
-            ConsumerOptions::new(GROUP, vec![TopicSpec::new(&settings.topics.tasks)]),
+            ConsumerOptions::new(GROUP, vec![settings.topics.spec(&settings.topics.tasks)]),
         )
         .start(consumer_stop.clone(), consumer_gate.clone());
 
@@ -263,7 +270,7 @@ fn router(settings: &Settings, schema: &LateSchema, verifier: TokenVerifier, hea
 /// Creates the topics as soon as the broker is there: until then results wait in the outbox.
 fn start_creating_topics(broker: &Arc<dyn Broker>, topics: &Topics, stop: CancellationToken) -> Part {
     let broker = Arc::clone(broker);
-    let specs = [TopicSpec::new(&topics.tasks), TopicSpec::new(&topics.results)];
+    let specs = [topics.spec(&topics.tasks), topics.spec(&topics.results)];
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
         if let Some(Err(error)) = stopped.run_until_cancelled(create_topics(&*broker, &specs)).await {

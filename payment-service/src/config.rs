@@ -2,7 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 use runtime::{
-    service_settings::{AuthArgs, BrokerArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, listen_address},
+    broker_settings::BrokerArgs,
+    service_settings::{AuthArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, listen_address},
     settings::SettingError,
 };
 
@@ -53,7 +54,7 @@ impl RunArgs {
             database: self.database.url()?,
             migrate_on_start: self.database.migrate_on_start()?,
             listen: listen_address(&self.listen)?,
-            topics: Topics::with_prefix(self.broker.topic_prefix()?),
+            topics: Topics { partitions: self.broker.partitions()?, ..Topics::with_prefix(self.broker.topic_prefix()?) },
             metrics: None,
         })
     }

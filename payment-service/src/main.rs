@@ -4,10 +4,9 @@
 
 mod config;
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use messaging::Broker;
 use payment_service::{PaymentService, graphql, migrate};
 use runtime::{
     lifecycle::Shutdown,
@@ -60,7 +59,7 @@ async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
 async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let mut settings = args.settings()?;
     let verifier = args.auth.verifier().await?;
-    let broker = broker(&args)?;
+    let broker = args.broker.broker("payment-service")?;
     settings.metrics = Some(Metrics::install()?);
     let shutdown = Shutdown::new(SHUTDOWN_GRACE);
     shutdown.on_signals()?;
@@ -76,22 +75,4 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     });
     shutdown.finished().await;
     Ok(())
-}
-
-/// Why a replica cannot run by itself.
-#[derive(Debug, thiserror::Error)]
-enum NoBroker {
-    #[error("KAFKA_BROKERS is set, but Kafka support is not in this build yet; to run everything in one process, start `tandem`")]
-    NotInThisBuild,
-    #[error(
-        "KAFKA_BROKERS is not set: a replica needs a broker that others can reach; to run everything in one process, start `tandem`"
-    )]
-    NotSet,
-}
-
-fn broker(args: &RunArgs) -> Result<Arc<dyn Broker>, Box<dyn Error>> {
-    match args.broker.kafka_brokers()? {
-        Some(_) => Err(NoBroker::NotInThisBuild.into()),
-        None => Err(NoBroker::NotSet.into()),
-    }
 }

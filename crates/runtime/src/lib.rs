@@ -10,6 +10,7 @@
 //! - [`auth`]: JSON Web Tokens, verified and signed
 
 pub mod auth;
+pub mod broker_settings;
 pub mod health;
 pub mod lifecycle;
 pub mod metrics;

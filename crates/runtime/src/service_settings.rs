@@ -125,51 +125,6 @@ impl DatabaseArgs {
     }
 }
 
-/// How to reach the broker.
-#[derive(Args, Clone, Debug)]
-pub struct BrokerArgs {
-    /// Kafka's brokers: host:port, separated by commas.
-    #[arg(long, env = "KAFKA_BROKERS", value_name = "HOST:PORT,…")]
-    kafka_brokers: Option<String>,
-    /// Stands in front of the names of all topics, to keep environments apart on one Kafka.
-    #[arg(long, env = "TOPIC_PREFIX", value_name = "PREFIX", default_value = "", hide_default_value = true)]
-    topic_prefix: String,
-}
-
-/// Kafka allows 249 characters for a topic; what is left is more than any topic's own name with `.dlq` needs.
-const TOPIC_PREFIX_MAX_CHARS: usize = 200;
-
-impl BrokerArgs {
-    /// The brokers; `None` when none are given.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is no `host:port`.
-    pub fn kafka_brokers(&self) -> Result<Option<Vec<String>>, SettingError> {
-        let Some(text) = given(self.kafka_brokers.as_deref()) else { return Ok(None) };
-        let brokers: Vec<String> = text.split(',').map(|broker| broker.trim().to_owned()).collect();
-        if brokers.iter().all(|broker| is_host_and_port(broker)) {
-            return Ok(Some(brokers));
-        }
-        Err(SettingError::invalid("KAFKA_BROKERS", text, "host:port, several of them separated by commas"))
-    }
-
-    /// The prefix; may be empty.
-    ///
-    /// # Errors
-    ///
-    /// When Kafka would not take it in a topic's name.
-    pub fn topic_prefix(&self) -> Result<&str, SettingError> {
-        let prefix = self.topic_prefix.as_str();
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if prefix.chars().all(legal) && prefix.len() <= TOPIC_PREFIX_MAX_CHARS {
-            return Ok(prefix);
-        }
-        let allowed = format!("at most {TOPIC_PREFIX_MAX_CHARS} letters, digits, points, underscores and hyphens");
-        Err(SettingError::invalid("TOPIC_PREFIX", prefix, allowed))
-    }
-}
-
 /// Asks a replica on this machine whether it is ready: for container health checks, so that an image needs no HTTP client.
 #[derive(Args, Clone, Debug)]
 pub struct HealthcheckArgs {
@@ -300,7 +255,7 @@ pub fn boolean(name: &'static str, text: &str, default: bool) -> Result<bool, Se
     }
 }
 
-fn is_host_and_port(text: &str) -> bool {
+pub(crate) fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let is_host = !host.is_empty() && !host.contains(char::is_whitespace) && !host.contains('/');
         let is_bracketed = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
@@ -308,11 +263,11 @@ fn is_host_and_port(text: &str) -> bool {
     })
 }
 
-fn given(text: Option<&str>) -> Option<&str> {
+pub(crate) fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-fn missing(name: &'static str, allowed: &str) -> SettingError {
+pub(crate) fn missing(name: &'static str, allowed: &str) -> SettingError {
     SettingError::Missing { name, allowed: allowed.to_owned() }
 }
 
@@ -328,8 +283,6 @@ mod tests {
         auth: AuthArgs,
         #[command(flatten)]
         database: DatabaseArgs,
-        #[command(flatten)]
-        broker: BrokerArgs,
     }
 
     fn parse(args: &[&str]) -> Everything {
@@ -351,24 +304,16 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_and_an_empty_variable_are_the_same() {
-        for args in [&[][..], &["--database-url", "", "--jwt-secret", "", "--jwks", "", "--kafka-brokers", ""]] {
+        for args in [&[][..], &["--database-url", "", "--jwt-secret", "", "--jwks", ""]] {
             let everything = parse(args);
             assert!(matches!(everything.database.url(), Err(SettingError::Missing { name: "DATABASE_URL", .. })));
             assert!(matches!(everything.auth.verifier().await, Err(SettingError::Missing { name: "JWT_SECRET", .. })));
             assert!(matches!(everything.auth.signer(), Err(SettingError::Missing { .. })));
-            assert_eq!(everything.broker.kafka_brokers().unwrap(), None);
-            assert_eq!(everything.broker.topic_prefix().unwrap(), "");
         }
     }
 
     #[test]
-    fn brokers_addresses_and_prefixes_are_checked_before_anything_is_started() {
-        let brokers = |text| parse(&["--kafka-brokers", text]).broker.kafka_brokers();
-        assert_eq!(brokers("a:9092, b:9093").unwrap().unwrap(), ["a:9092", "b:9093"]);
-        for text in ["a", "a:", ":9092", "a:9092,", "a:99999", "http://a:9092"] {
-            assert!(brokers(text).is_err(), "{text}");
-        }
-        assert!(parse(&["--topic-prefix", "staging/"]).broker.topic_prefix().is_err());
+    fn addresses_are_checked_before_anything_is_started() {
         for text in ["0.0.0.0:8001", "[::]:8001", "localhost:0"] {
             listen_address(text).unwrap();
         }

@@ -10,7 +10,7 @@ use std::{
 
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl};
 use graphql_transport::OriginPattern;
-use messaging::{BrokerError, EmbeddedBroker, EmbeddedOptions};
+use messaging::{BrokerError, EmbeddedBroker, EmbeddedOptions, broker::DEFAULT_PARTITIONS};
 use order_service::{
     app::OrderService,
     endpoint::{DemoUser, EndpointOptions},
@@ -236,6 +236,7 @@ fn orders_settings(
         migrate_on_start: true,
         payments_url,
         topic_prefix: String::new(),
+        partitions: DEFAULT_PARTITIONS,
         endpoint: EndpointOptions {
             graphiql: settings.graphiql,
             introspection: settings.introspection,
