@@ -3,7 +3,7 @@
 NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js
 NPM_CHECKS := schema/compose web/graphiql examples
 
-.PHONY: help run prove bench up down test check fmt lint schema web
+.PHONY: help run prove bench up down compose-test test check fmt lint schema web
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ up: ## start the cluster without Docker: PostgreSQL, Kafka, two replicas of each
 
 down: ## stop it; the data stays
 	@scripts/cluster down
+
+compose-test: ## run docker-compose.yml for real, kill replicas, and clean up
+	@scripts/compose-test
 
 test: ## install what the tests need, run all of them, and sum up
 	@scripts/test $(NPM_TESTS)
