@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::Producer as _;
 
 use super::error::{broker_error, topic_error};
@@ -81,7 +82,7 @@ async fn missing(producer: Arc<Producer>, topics: Vec<String>) -> Result<Vec<Str
 
 fn exists(producer: &Producer, topic: &str) -> Result<bool, BrokerError> {
     let metadata = producer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).map_err(broker_error)?;
-    let error = metadata.topics().iter().find(|known| known.name() == topic).and_then(|known| known.error());
+    let error = metadata.topics().iter().find(|known| known.name() == topic).and_then(MetadataTopic::error);
     match error.map(RDKafkaErrorCode::from) {
         // Leaders may still be being elected.
         None | Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(true),

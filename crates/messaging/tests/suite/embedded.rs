@@ -13,7 +13,11 @@ use tempfile::TempDir;
 use crate::support::{count, execute, soon};
 
 mod contract {
-    messaging::broker_contract!(super::EmbeddedUnderTest::start);
+    messaging::broker_contract!(start);
+
+    async fn start() -> Option<super::EmbeddedUnderTest> {
+        Some(super::EmbeddedUnderTest::start().await)
+    }
 }
 
 /// A log in a folder of its own, closed and opened again by a restart.

@@ -1,5 +1,5 @@
 //! What this crate promises, each promise under the danger that threatens it: the SQL on SQLite and on PostgreSQL, the
-//! loops against the embedded broker and against brokers that fail on purpose.
+//! loops against the embedded broker, against brokers that fail on purpose, and against Kafka.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -8,6 +8,7 @@ mod consumer_failures;
 mod embedded;
 mod inbox;
 mod interruptions;
+mod kafka;
 mod outbox;
 mod relay;
 mod support;

@@ -104,7 +104,7 @@ pub(crate) fn event_with_id(topic: &str, key: &str, payload: &str, id: Uuid) -> 
     }
 }
 
-/// A consumer loop of group `group` over topic `tasks`, and how to stop it.
+/// A consumer loop, of group `group` over topic `tasks` unless said otherwise, and how to stop it.
 pub(crate) struct RunningLoop {
     pub(crate) handle: ConsumerHandle,
     pub(crate) task: JoinHandle<()>,
@@ -120,12 +120,23 @@ impl RunningLoop {
 }
 
 pub(crate) fn run_loop(db: &Database, broker: Arc<dyn Broker>, handler: &Arc<TestHandler>) -> RunningLoop {
+    run_loop_of(db, broker, handler, "group", "tasks")
+}
+
+/// The same with names that nobody else uses, for a server that tests share.
+pub(crate) fn run_loop_of(
+    db: &Database,
+    broker: Arc<dyn Broker>,
+    handler: &Arc<TestHandler>,
+    group: &str,
+    topic: &str,
+) -> RunningLoop {
     let options = ConsumerOptions {
         batch_deliveries: 200,
         max_dead_letters_in_a_row: 5,
         retry_min: Duration::from_millis(5),
         retry_max: Duration::from_millis(50),
-        ..ConsumerOptions::new("group", vec![TopicSpec::new("tasks")])
+        ..ConsumerOptions::new(group, vec![TopicSpec::new(topic)])
     };
     let (shutdown, gate) = (CancellationToken::new(), Gate::new());
     let consumer = ConsumerLoop::new(db.clone(), broker, Arc::clone(handler), options);
