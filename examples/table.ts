@@ -9,6 +9,7 @@ const MAX_ROWS = 15;
 /** Newest last. */
 const orders = new Map<string, Order>();
 let state = 'connecting';
+let isKnown = false;
 
 function show(order: Order): void {
   orders.set(order.id, order);
@@ -18,7 +19,7 @@ function show(order: Order): void {
 
 function draw(): void {
   const rows = [...orders.values()].reverse().map(row);
-  if (rows.length === 0) rows.push('No orders yet. To order something, open', `${BASE}/graphiql and run the tabs Account and Order.`);
+  if (rows.length === 0 && isKnown) rows.push('No orders yet. To order something, open', `${BASE}/graphiql and run the tabs Account and Order.`);
   if (process.stdout.isTTY) console.clear();
   console.log(['', `Orders at ${BASE} (${state}, Ctrl-C ends)`, '', ...rows].map((line) => `  ${line}`).join('\n'));
 }
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
   });
   const listener = {
     snapshot: (newest: Order[]) => {
+      isKnown = true;
       orders.clear();
       newest.reverse().forEach(show);
       draw();

@@ -74,6 +74,8 @@ async fn an_unknown_order_is_not_found() {
 const ORDERS: usize = 100;
 /// So often a connection has to have been broken, or nothing was put to the test.
 const BREAKS: usize = 25;
+/// As many as there is money for: enough for every break.
+const MAX_ORDERS: usize = 1000;
 /// Placed before the follower has to have caught up: enough to be behind when the next break comes.
 const ORDERS_AHEAD: usize = 5;
 
@@ -90,6 +92,7 @@ async fn nothing_is_missed_or_repeated_while_the_server_restarts_and_connections
 
     let mut placed = Vec::new();
     while placed.len() < ORDERS || follower.seen.broken < BREAKS {
+        assert!(placed.len() < MAX_ORDERS, "only {} breaks", follower.seen.broken);
         match placed.len() {
             10 | 70 => server.restart(Stop::Asked).await,
             40 => server.restart(Stop::Killed).await,

@@ -125,9 +125,9 @@ pub(super) async fn docs() -> Redirect {
     Redirect::temporary("/graphiql")
 }
 
-/// `/schema.graphql`.
+/// `/schema.graphql`, as text: browsers would only download the type that GraphQL documents have.
 pub(super) fn schema(sdl: &str) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], sdl.to_owned())
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], sdl.to_owned())
 }
 
 /// `/`: where to go from here. Plain HTML that needs nothing else.

@@ -6,6 +6,11 @@ import type { Feeds } from './feeds.ts';
 /** Closed for good: trying again with the same token would only delay the message. */
 const FORBIDDEN = 4403;
 
+/** A server that is being built anew is back within minutes. */
+const RETRIES = 200;
+/** Soon enough to miss little: what happens in between is not sent again. */
+const RETRY_MS = 1000;
+
 /** Queries and mutations over HTTP, subscriptions over a WebSocket at the same URL. */
 export function createFetcher(endpoint: URL, feeds: Feeds): Fetcher {
   const socketUrl = new URL(endpoint);
@@ -34,7 +39,7 @@ function select(given: FetcherParams): { params: FetcherParams; isSubscription: 
 }
 
 async function post(endpoint: URL, params: FetcherParams, options: FetcherOpts | undefined): Promise<ExecutionResult> {
-  const response = await fetch(endpoint, {
+  const answer = fetch(endpoint, {
     method: 'POST',
     headers: {
       accept: 'application/graphql-response+json, application/json;q=0.9',
@@ -43,12 +48,18 @@ async function post(endpoint: URL, params: FetcherParams, options: FetcherOpts |
     },
     body: JSON.stringify(params),
   });
+  const response = await answer.catch(() => fail('The server cannot be reached'));
   const text = await response.text();
   try {
     return JSON.parse(text) as ExecutionResult;
   } catch {
-    throw new Error(`The server answered ${response.status} ${response.statusText}, not with GraphQL: ${text.slice(0, 200)}`);
+    return fail(`The server answered ${response.status} ${response.statusText}, not with GraphQL: ${text.slice(0, 200)}`);
   }
+}
+
+/** Not with an `Error`: GraphiQL would print its stack too. */
+function fail(message: string): Promise<never> {
+  return Promise.reject({ message });
 }
 
 /** One socket per subscription, so that it carries the headers as they are in the editor now. */
@@ -66,6 +77,8 @@ function subscribe(
         url: url.href,
         connectionParams: { ...options?.headers },
         shouldRetry: (event) => !(event instanceof CloseEvent && event.code === FORBIDDEN),
+        retryAttempts: RETRIES,
+        retryWait: () => new Promise((resolve) => setTimeout(resolve, RETRY_MS)),
         on: { connected: () => feed.is('listening'), closed: () => feed.is('reconnecting') },
       });
       client.subscribe<Record<string, unknown>>(
@@ -105,7 +118,7 @@ interface Observer {
   complete(): void;
 }
 
-/** Not an `Error`: GraphiQL would print its stack too. */
+/** Errors as GraphQL has them, which is how GraphiQL prints them. */
 function explain(reason: unknown): { message: string }[] {
   if (Array.isArray(reason)) {
     return reason as { message: string }[];

@@ -49,7 +49,7 @@ function comment(text: string): string {
 function caller(headers: string | undefined, { token, user }: Settings): string {
   const sent = /"authorization"\s*:\s*"bearer\s+([^"]+)"/i.exec(headers ?? '')?.[1];
   if (!sent) {
-    return 'not signed in';
+    return 'not signed in: add {"Authorization": "Bearer …"} to Headers';
   }
   return sent === token ? `signed in as ${user ?? 'the demo user'}` : 'using your own token';
 }
