@@ -37,6 +37,7 @@ async function findToken(): Promise<string> {
   if (process.env['TOKEN']) return process.env['TOKEN'];
   const page = await fetch(`${BASE}/graphiql`).catch(() => undefined);
   if (!page) throw new Error(`nothing answers at ${BASE}; start the server with: cargo run`);
+  if (page.status === 503) throw new Error(`the server at ${BASE} is not ready yet`);
   const token = /"token":"([^"]+)"/.exec(await page.text())?.[1];
   if (!token) throw new Error('set TOKEN; for a token run, where you start the server: cargo run --quiet -- token --user YOU');
   return token;
