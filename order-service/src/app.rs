@@ -46,7 +46,7 @@ pub struct Settings {
     pub migrate_on_start: bool,
     /// The payments subgraph, for example `http://payment-service:8001/graphql`.
     pub payments_url: String,
-    /// In front of every topic's name.
+    /// In front of every topic's name and of the consumer group's.
     pub topic_prefix: String,
     /// Of the topics that are created here.
     pub partitions: i32,
@@ -168,7 +168,9 @@ impl OrderService {
         tasks.spawn(resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), token.clone()));
 
         let handler = Arc::new(PaymentResults { feed: feed.clone() });
-        let options = ConsumerOptions::new(CONSUMER_GROUP, vec![topic(TOPIC_PAYMENT_RESULTS)]);
+        // Environments that share a Kafka would otherwise take part in each other's rebalances.
+        let group = format!("{}{CONSUMER_GROUP}", settings.topic_prefix);
+        let options = ConsumerOptions::new(group, vec![topic(TOPIC_PAYMENT_RESULTS)]);
         let consumer = ConsumerLoop::new(database.clone(), Arc::clone(&broker), handler, options);
         let Stage { token, tasks } = &stages.consumer;
         let (consumer, task) = consumer.start(token.clone(), gates.consumer.clone());

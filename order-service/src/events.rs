@@ -10,7 +10,7 @@ use crate::{
     order::settle::{ReceivedResult, SettleError, settle_orders_batch},
 };
 
-/// Consumer group of payment results.
+/// Consumer group of payment results, without the prefix of its environment.
 pub const CONSUMER_GROUP: &str = "order-service";
 
 /// Applies `payment_results`.

@@ -52,13 +52,15 @@ pub struct Settings {
     pub metrics: Option<Metrics>,
 }
 
-/// The names of the topics.
+/// The names of the topics, and of the group that reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     /// Where tasks come from.
     pub tasks: String,
     /// Where results go.
     pub results: String,
+    /// The consumer group of all replicas.
+    pub group: String,
     /// Of the topics that are created here.
     pub partitions: i32,
 }
@@ -67,7 +69,9 @@ impl Topics {
     /// The names with a prefix in front, which keeps environments apart that share a broker; it may be empty.
     pub fn with_prefix(prefix: &str) -> Self {
         let (tasks, results) = (format!("{prefix}{TOPIC_PAYMENT_TASKS}"), format!("{prefix}{TOPIC_PAYMENT_RESULTS}"));
-        Self { tasks, results, partitions: DEFAULT_PARTITIONS }
+        // Environments that share a Kafka would otherwise take part in each other's rebalances.
+        let group = format!("{prefix}{GROUP}");
+        Self { tasks, results, group, partitions: DEFAULT_PARTITIONS }
     }
 
     fn spec(&self, name: &str) -> TopicSpec {
@@ -152,7 +156,7 @@ impl PaymentService {
             database.clone(),
             Arc::clone(&broker),
             Arc::new(PaymentTasks::new(settings.topics.results.clone(), relay)),
-            ConsumerOptions::new(GROUP, vec![settings.topics.spec(&settings.topics.tasks)]),
+            ConsumerOptions::new(&settings.topics.group, vec![settings.topics.spec(&settings.topics.tasks)]),
         )
         .start(consumer_stop.clone(), consumer_gate.clone());
 

@@ -9,7 +9,7 @@ use sea_orm::DatabaseTransaction;
 
 use crate::payment::{Settled, Task, decide_payments_batch};
 
-/// The consumer group of all replicas.
+/// The consumer group of all replicas, without the prefix of their environment.
 pub const GROUP: &str = "payment-service";
 
 /// Handles `payment_tasks`.

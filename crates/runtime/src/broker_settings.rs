@@ -40,7 +40,7 @@ pub struct BrokerArgs {
     /// Copies of topics that are created here, 1 to 100; what the brokers have as their default when not given.
     #[arg(long, env = "KAFKA_REPLICATION", value_name = "NUMBER")]
     kafka_replication: Option<String>,
-    /// Stands in front of the names of all topics, to keep environments apart on one Kafka.
+    /// Stands in front of the names of all topics and consumer groups, to keep environments apart on one Kafka.
     #[arg(long, env = "TOPIC_PREFIX", value_name = "PREFIX", default_value = "", hide_default_value = true)]
     topic_prefix: String,
 }
