@@ -48,8 +48,8 @@ pub(super) struct Load {
     orders: usize,
 }
 
-/// What the clients were told: the order of each call.
-pub(super) type Accepted = BTreeMap<usize, String>;
+/// What the clients were told: the id of the order of each call.
+pub type Accepted = BTreeMap<usize, String>;
 
 impl Load {
     /// Creates the accounts. Each gets money for about three quarters of its orders, so that some are rejected.
@@ -140,7 +140,7 @@ impl Load {
 }
 
 /// The idempotency key of a call.
-pub(super) fn order_key(call: usize) -> String {
+pub fn order_key(call: usize) -> String {
     format!("order-{call}")
 }
 

@@ -17,8 +17,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{load::Load, server::Server};
 pub use self::{
+    load::{Accepted, order_key},
     server::ServerError,
-    verdict::{Verdict, VerdictError},
+    verdict::{Verdict, VerdictError, compare_databases},
 };
 use crate::client::ClientError;
 

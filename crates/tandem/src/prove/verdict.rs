@@ -83,12 +83,26 @@ pub(super) async fn compare(data_dir: &Path, accepted: Accepted, kills: usize) -
     let options = ConnectOptions::new("tandem-prove");
     let orders_db = Database::connect(&orders_database(data_dir), &options).await?;
     let payments_db = Database::connect(&payments_database(data_dir), &options).await?;
-    let orders = order::entity::Entity::find().all(orders_db.reader()).await?;
-    let payments = Payments::find().all(payments_db.reader()).await?;
-    let report = audit(payments_db.reader()).await?;
+    let verdict = compare_databases(&orders_db, &payments_db, &accepted, kills).await?;
     orders_db.close().await;
     payments_db.close().await;
-    Ok(verdict(&accepted, kills, &orders, &payments, &report))
+    Ok(verdict)
+}
+
+/// Compares what the clients were told with what both services have stored. Nothing may be under way.
+///
+/// # Errors
+/// When a database cannot be read.
+pub async fn compare_databases(
+    orders: &Database,
+    payments: &Database,
+    accepted: &Accepted,
+    kills: usize,
+) -> Result<Verdict, DbErr> {
+    let stored = order::entity::Entity::find().all(orders.reader()).await?;
+    let decided = Payments::find().all(payments.reader()).await?;
+    let report = audit(payments.reader()).await?;
+    Ok(verdict(accepted, kills, &stored, &decided, &report))
 }
 
 fn verdict(accepted: &Accepted, kills: usize, orders: &[Order], payments: &[Payment], report: &AuditReport) -> Verdict {

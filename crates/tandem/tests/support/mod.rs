@@ -24,12 +24,19 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Waits until the condition holds; `what` says what was waited for in vain.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_within(PATIENCE, what, condition).await;
+}
+
+/// [`until`] with another bound; answers how long it took.
+pub async fn until_within(bound: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let begin = tokio::time::Instant::now();
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
-    assert!(in_time, "waited in vain until {what}");
+    let in_time = tokio::time::timeout(bound, waiting).await.is_ok();
+    assert!(in_time, "waited {bound:?} in vain until {what}");
+    begin.elapsed()
 }
