@@ -143,6 +143,8 @@ pub struct Tandem {
     orders: OrderService,
     payments: PaymentService,
     broker: Arc<EmbeddedBroker>,
+    /// The broker's file.
+    log: Database,
     demo_token: String,
 }
 
@@ -158,7 +160,7 @@ impl Tandem {
         let connect = ConnectOptions::new("tandem");
         let log = Database::connect(&broker_database(&settings.data_dir), &connect).await?;
         log.migrate::<migrations::BrokerLogMigrator>().await?;
-        let broker = Arc::new(EmbeddedBroker::open(log, EmbeddedOptions::default()).await?);
+        let broker = Arc::new(EmbeddedBroker::open(log.clone(), EmbeddedOptions::default()).await?);
 
         let secrets = secrets(&settings.data_dir, settings.jwt_secret.clone())?;
         let verifier = TokenVerifier::new(&secrets, None);
@@ -171,7 +173,7 @@ impl Tandem {
         let orders = orders_settings(&settings, payments_url, &demo_token)?;
         let orders = OrderService::start(orders, broker.clone(), verifier, listener).await?;
         tokio::join!(payments.health().ready(), orders.health().ready());
-        Ok(Self { orders, payments, broker, demo_token })
+        Ok(Self { orders, payments, broker, log, demo_token })
     }
 
     /// Order Service: the public endpoint.
@@ -201,13 +203,14 @@ impl Tandem {
         format!("http://{host}:{}", address.port())
     }
 
-    /// Drains and stops: first who is called, then who is asked by it, then what lies between them.
+    /// Drains and stops: first who is called, then who is asked by it, then what lies between them. The data folder is free then.
     pub async fn stop(self) {
         self.orders.stop().await;
         self.payments.stop().await;
         if let Err(error) = self.broker.close().await {
             tracing::warn!(%error, "closing the broker");
         }
+        self.log.close().await;
     }
 }
 
