@@ -74,6 +74,14 @@ pub(crate) fn project(mut state: State, shape: &Fields, introspection: Object, m
         Value::Object(object) => projection.object(object, shape, &Path::Root).is_err(),
         _ => true,
     };
+    if nulled
+        && projection.errors.is_empty()
+        && let Some(field) = shape.fields.first()
+    {
+        // The answer as a whole must not be null without an error that says why.
+        let error = coded(ErrorCode::InternalServerError, "something that cannot be null here does not exist");
+        projection.push(at(&error, vec![PathSegment::Field(field.key.to_string())]));
+    }
     let mut response = Response::new(if nulled { Value::Null } else { data });
     response.errors = projection.errors;
     response
@@ -176,8 +184,10 @@ impl Projection<'_> {
             let place = path.place();
             if let Some(failure) = self.failures.iter().find(|failure| failure.explains(&place)) {
                 let path = path.response_path();
-                if !self.is_reported(&path) {
-                    self.push(at(&failure.error, path));
+                if let Some(error) = &failure.error
+                    && !self.is_reported(&path)
+                {
+                    self.push(at(error, path));
                 }
                 return if field.ty.non_null { Err(Nulled) } else { Ok(Value::Null) };
             }

@@ -148,6 +148,7 @@ impl Execution<'_> {
             }
         }
         Errors { fetch, found, call, lists: &lists }.locate_all(&mut state, response.errors);
+        note_absent(&mut state, fetch, found, call, &lists);
         for (output, list) in fetch.outputs.iter().zip(lists) {
             let (input, found) = (&fetch.inputs[output.input], &found[output.input]);
             for (representation, entity) in call[output.input].clone().zip(list.into_iter().flatten()) {
@@ -204,6 +205,21 @@ fn take_list(data: &mut Value, output: &EntityOutput, length: usize) -> Option<V
     }
 }
 
+/// Remembers where the subgraph answered that there is no such entity. After the errors: a null that an error explains is no such answer.
+fn note_absent(state: &mut State, fetch: &EntityFetch, found: &[Found], call: &Call, lists: &[Option<Vec<Value>>]) {
+    for (output, list) in fetch.outputs.iter().zip(lists) {
+        let (input, found) = (&fetch.inputs[output.input], &found[output.input]);
+        let entities = call[output.input].clone().zip(list.iter().flatten());
+        let absent = entities.filter(|(_, entity)| **entity == Value::Null);
+        let places: HashSet<Vec<Segment>> = absent
+            .flat_map(|(representation, _)| found.response_places(&state.data, input, representation).collect::<Vec<_>>())
+            .collect();
+        if !places.is_empty() {
+            state.failures.push(Failure { places, keys: output.keys.clone(), error: None });
+        }
+    }
+}
+
 /// Marks all places of a call.
 fn fail(state: &mut State, fetch: &EntityFetch, found: &[Found], call: &Call, error: &ServerError) {
     for output in &fetch.outputs {
@@ -212,7 +228,7 @@ fn fail(state: &mut State, fetch: &EntityFetch, found: &[Found], call: &Call, er
             .clone()
             .flat_map(|representation| found.response_places(&state.data, input, representation).collect::<Vec<_>>())
             .collect();
-        state.failures.push(Failure { places, keys: output.keys.clone(), error: error.clone() });
+        state.failures.push(Failure { places, keys: output.keys.clone(), error: Some(error.clone()) });
     }
 }
 
@@ -222,7 +238,7 @@ fn unrepresentable(state: &State, fetch: &EntityFetch, place: Vec<Segment>, miss
     key.push(Segment::Key(missing.clone()));
     let reason = state.failures.iter().find(|failure| failure.explains(&key));
     let error = reason.map_or_else(
-        || coded(ErrorCode::InternalServerError, "a value that this field depends on is missing"),
+        || Some(coded(ErrorCode::InternalServerError, "a value that this field depends on is missing")),
         |failure| failure.error.clone(),
     );
     let keys = fetch.outputs.iter().flat_map(|output| output.keys.iter().cloned()).collect();
@@ -310,7 +326,7 @@ impl Errors<'_> {
         let (input, found) = (&self.fetch.inputs[output.input], &self.found[output.input]);
         let representation = self.call[output.input].start + index;
         let places = found.response_places(&state.data, input, representation).collect();
-        state.failures.push(Failure { places, keys: output.keys.clone(), error: at(error, Vec::new()) });
+        state.failures.push(Failure { places, keys: output.keys.clone(), error: Some(at(error, Vec::new())) });
     }
 
     fn fail_nulls(&self, state: &mut State, output: usize, error: &ServerError) {

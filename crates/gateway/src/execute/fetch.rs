@@ -28,7 +28,7 @@ impl Execution<'_> {
                 state.failures.push(Failure {
                     places: HashSet::from([Vec::new()]),
                     keys: fetch.keys.clone(),
-                    error: error.to_server_error(),
+                    error: Some(error.to_server_error()),
                 });
                 return;
             }

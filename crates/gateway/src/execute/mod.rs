@@ -42,13 +42,13 @@ pub(crate) struct State {
     max_errors: usize,
 }
 
-/// Objects that miss some keys because a fetch failed.
+/// Objects that miss some keys because a fetch failed, or because the subgraph that owns them says that there is no such entity.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) places: HashSet<Vec<Segment>>,
     pub(crate) keys: Vec<String>,
-    /// Without a path.
-    pub(crate) error: ServerError,
+    /// Without a path. None when nothing went wrong: what does not exist is null and no error.
+    pub(crate) error: Option<ServerError>,
 }
 
 impl Failure {

@@ -90,6 +90,21 @@ async fn an_order_or_user_that_is_unknown_malformed_or_somebody_else_s_is_null()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_payments_does_not_know_or_show_is_null_without_an_error() {
+    let system = System::start().await;
+    let (_, ids) = one_of_each(&system, "ada").await;
+    let bob = system.user("bob");
+    let [_, _, account, entry, payment] = &ids;
+    let unknown =
+        ["account_01h2xcejqtf2nbrexx3vqjhp41", "entry_01h2xcejqtf2nbrexx3vqjhp41", "payment_01h2xcejqtf2nbrexx3vqjhp41"];
+    for id in [account.as_str(), entry, payment].into_iter().chain(unknown) {
+        let query = "query($id: ID!) { node(id: $id) { id
+            ... on Account { balance { amount } } ... on LedgerEntry { amount { amount } } ... on Payment { outcome } } }";
+        assert_eq!(bob.data(query, json!({ "id": id })).await, json!({ "node": null }), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typename_and_introspection_are_answered_beside_fields_of_both_services() {
     let system = System::start().await;
     let ada = system.user_with("ada", "1", "EUR").await;
