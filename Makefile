@@ -1,9 +1,9 @@
 # The only door: everything that is done to this project is a target here, and CI calls the same ones. `make` lists them.
 
-NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js
+NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js examples
 NPM_CHECKS := schema/compose web/graphiql examples
 
-.PHONY: help run prove bench up down compose-test test check fmt lint schema web
+.PHONY: help run prove bench up down compose-test test check fmt lint schema screenshots web
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,11 @@ fmt: ## formatting
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-schema: schema/compose/node_modules ## regenerate schema/: subgraphs, supergraph, public schema, events
+schema: schema/compose/node_modules examples/node_modules ## regenerate schema/: subgraphs, supergraph, public schema, events
 	@scripts/generate-schema
+
+screenshots: crates/tandem/tests/js/node_modules ## make the pictures of docs/images again
+	npm run --silent --prefix crates/tandem/tests/js screenshot
 
 web: web/graphiql/node_modules ## rebuild the pages that the binaries embed
 	npm run --silent --prefix web/graphiql build

@@ -1,8 +1,8 @@
 //! One replica of Order Service, from its settings to its end.
 //!
 //! Start: listener (health only) → database → migrations → consumer, relay, sweeper, resender, feed → public routes. What is not there yet is
-//! waited for, and `/health/ready` says what it is. Stop, in the order of the flow: the listener drains, then the intake, then the
-//! consumer, then the relay publishes what is left, then the database closes.
+//! waited for, and `/health/ready` says what it is. Stop, in the order of the flow: `/health/ready` says so and connections are no longer kept,
+//! after a moment for load balancers the listener drains, then the intake, then the consumer, then the relay publishes what is left, then the database closes.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -56,6 +56,8 @@ pub struct Settings {
     pub subgraph_listen: Option<String>,
     /// What `/metrics` shows.
     pub metrics: Option<Metrics>,
+    /// Between reporting that it is not ready and taking no more connections when it stops: time for load balancers to look elsewhere.
+    pub drain_notice: Duration,
 }
 
 /// Why a replica did not start.
@@ -85,6 +87,7 @@ pub struct OrderService {
     health: Health,
     gates: Gates,
     stages: Stages,
+    drain_notice: Duration,
 }
 
 /// Let a test or an operator hold a part of the flow between two batches.
@@ -153,7 +156,7 @@ impl OrderService {
         listener: TcpListener,
     ) -> Result<Self, StartError> {
         let (health, gates, stages) = (Health::new(), Gates::default(), Stages::new());
-        let checks = Checks::new(&health);
+        let (checks, routes) = (Checks::new(&health), health.check("routes"));
         let (address, late) = (listener.local_addr()?, LateRouter::default());
         stages.listener.spawn(serve::serve(listener, late.router(&health), stages.listener.clone()));
         let database = connect(&settings, &checks).await?;
@@ -193,7 +196,8 @@ impl OrderService {
             stages.listener.spawn(serve::serve(serve::bind(listen).await?, router, stages.listener.clone()));
         }
         late.set(endpoint::router(parts, &settings.endpoint)?);
-        Ok(Self { address, database, health, gates, stages })
+        routes.ready();
+        Ok(Self { address, database, health, gates, stages, drain_notice: settings.drain_notice })
     }
 
     /// Where it listens.
@@ -219,6 +223,8 @@ impl OrderService {
     /// Drains and stops; bounded by the bounds of its parts.
     pub async fn stop(self) {
         self.health.drain();
+        self.stages.listener.announce();
+        tokio::time::sleep(self.drain_notice).await;
         self.stages.stop().await;
         self.database.close().await;
     }

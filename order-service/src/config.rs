@@ -5,7 +5,7 @@ use graphql_transport::OriginPattern;
 use order_service::{app::Settings, endpoint::EndpointOptions};
 use runtime::{
     broker_settings::BrokerArgs,
-    service_settings::{AuthArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
+    service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
     settings::SettingError,
 };
 
@@ -46,6 +46,8 @@ pub struct RunArgs {
     pub broker: BrokerArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    drain: DrainArgs,
     /// Where to serve the public endpoint: host:port.
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8000")]
     listen: String,
@@ -76,7 +78,12 @@ pub struct PublicArgs {
 impl RunArgs {
     /// Where to listen, checked.
     pub fn listen(&self) -> Result<String, SettingError> {
-        listen_address(&self.listen)
+        listen_address("LISTEN", &self.listen)
+    }
+
+    fn subgraph_listen(&self) -> Result<Option<String>, SettingError> {
+        let given = self.subgraph_listen.as_deref().filter(|text| !text.is_empty());
+        given.map(|text| listen_address("SUBGRAPH_LISTEN", text)).transpose()
     }
 
     /// The settings, checked.
@@ -88,8 +95,9 @@ impl RunArgs {
             topic_prefix: self.broker.topic_prefix()?.to_owned(),
             partitions: self.broker.partitions()?,
             endpoint: self.public.options()?,
-            subgraph_listen: self.subgraph_listen.as_deref().filter(|text| !text.is_empty()).map(listen_address).transpose()?,
+            subgraph_listen: self.subgraph_listen()?,
             metrics: None,
+            drain_notice: self.drain.notice()?,
         })
     }
 }

@@ -20,8 +20,8 @@ use runtime::{
 
 use config::{Cli, Command, RunArgs};
 
-/// How long the replica may take to finish what it has: below the 10 s after which Docker kills.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+/// How long the replica may take to finish what it has, after the notice: together below the 10 s after which Docker kills.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(6);
 
 /// Of `LISTEN`.
 const DEFAULT_PORT: u16 = 8000;
@@ -61,7 +61,9 @@ async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
     let verifier = args.auth.verifier().await?;
     let broker = args.broker.broker("order-service")?;
     settings.metrics = Some(Metrics::install()?);
-    let shutdown = Shutdown::new(SHUTDOWN_GRACE);
+    // Secrets are redacted by the settings themselves.
+    tracing::info!(settings = ?args, "starting");
+    let shutdown = Shutdown::new(settings.drain_notice + SHUTDOWN_GRACE);
     shutdown.on_signals()?;
 
     let listener = serve::bind(&listen).await?;

@@ -3,7 +3,7 @@
 //! [`PaymentService::start`] answers once everything runs. It waits for the database as long as it takes, while the health routes answer
 //! already; the broker may come later, and everything that needs it waits in the background.
 //!
-//! [`PaymentService::stop`] goes the way of the data: no more requests, no more tasks, then everything committed is published.
+//! [`PaymentService::stop`] goes the way of the data: after a moment for load balancers no more requests, no more tasks, then everything committed is published.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -50,6 +50,8 @@ pub struct Settings {
     pub topics: Topics,
     /// Served at `/metrics` if there is a recorder.
     pub metrics: Option<Metrics>,
+    /// Between reporting that it is not ready and taking no more connections when it stops: time for load balancers to look elsewhere.
+    pub drain_notice: Duration,
 }
 
 /// The names of the topics, and of the group that reads them.
@@ -103,6 +105,7 @@ pub struct PaymentService {
     consumer_task: Part,
     relay_task: Part,
     background: Vec<Part>,
+    drain_notice: Duration,
     _stop_on_drop: DropGuard,
 }
 
@@ -174,6 +177,7 @@ impl PaymentService {
             consumer_task: Part { stop: consumer_stop, task: consumer_task },
             relay_task: Part { stop: relay_stop, task: relay_task },
             background,
+            drain_notice: settings.drain_notice,
             _stop_on_drop: stop_on_drop,
         })
     }
@@ -227,6 +231,8 @@ impl PaymentService {
     /// after the relay's grace time. Then closes the database.
     pub async fn stop(self) {
         self.health.drain();
+        self.listener.announce_stop().await;
+        tokio::time::sleep(self.drain_notice).await;
         self.listener.stop().await;
         self.consumer_task.stop().await;
         for part in self.background {

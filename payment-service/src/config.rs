@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use runtime::{
     broker_settings::BrokerArgs,
-    service_settings::{AuthArgs, DatabaseArgs, HealthcheckArgs, TokenArgs, listen_address},
+    service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, listen_address},
     settings::SettingError,
 };
 
@@ -42,6 +42,8 @@ pub struct RunArgs {
     pub broker: BrokerArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    drain: DrainArgs,
     /// Where to serve the subgraph: host:port.
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8001")]
     listen: String,
@@ -53,9 +55,10 @@ impl RunArgs {
         Ok(Settings {
             database: self.database.url()?,
             migrate_on_start: self.database.migrate_on_start()?,
-            listen: listen_address(&self.listen)?,
+            listen: listen_address("LISTEN", &self.listen)?,
             topics: Topics { partitions: self.broker.partitions()?, ..Topics::with_prefix(self.broker.topic_prefix()?) },
             metrics: None,
+            drain_notice: self.drain.notice()?,
         })
     }
 }

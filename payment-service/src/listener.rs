@@ -40,6 +40,13 @@ impl Listener {
         self.address
     }
 
+    /// Goes on, but asks clients not to keep their connections.
+    pub(crate) async fn announce_stop(&self) {
+        if let Some(running) = &*self.running.lock().await {
+            running.0.announce();
+        }
+    }
+
     /// Takes no more connections, closes idle ones and waits for requests in hand, at most [`DRAIN_GRACE`].
     pub(crate) async fn stop(&self) {
         if let Some(running) = self.running.lock().await.take() {

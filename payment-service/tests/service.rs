@@ -50,6 +50,7 @@ impl Surroundings {
             listen: "127.0.0.1:0".to_owned(),
             topics: Topics::with_prefix("test."),
             metrics: None,
+            drain_notice: std::time::Duration::ZERO,
         }
     }
 

@@ -19,6 +19,8 @@ pub mod serve;
 pub mod service_settings;
 pub mod settings;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 /// Makes `ring` the process's TLS provider. Called by what needs TLS here; harmless to repeat.
 pub fn install_tls_provider() {

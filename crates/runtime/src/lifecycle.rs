@@ -1,4 +1,5 @@
-//! The end of a process, in order: a signal cancels the soft token (stop accepting, finish what is
+//! The end of a process, in order: it may be announced (connections are no longer kept, so that load
+//! balancers and clients look elsewhere), the soft token is cancelled (stop accepting, finish what is
 //! in hand), after a grace time the hard token is cancelled (let go of everything), and a little
 //! later the process ends whatever still runs. A second signal skips the grace time.
 
@@ -14,6 +15,7 @@ const AFTER_HARD: Duration = Duration::from_secs(2);
 /// The lifecycle of one process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
+    announced: CancellationToken,
     soft: CancellationToken,
     hard: CancellationToken,
     tasks: TaskTracker,
@@ -37,7 +39,7 @@ impl Shutdown {
     pub fn new(grace: Duration) -> Self {
         let soft = CancellationToken::new();
         // Not a child of the soft one: it is cancelled later.
-        Self { soft, hard: CancellationToken::new(), tasks: TaskTracker::new(), grace }
+        Self { announced: CancellationToken::new(), soft, hard: CancellationToken::new(), tasks: TaskTracker::new(), grace }
     }
 
     /// Cancelled when the process should stop accepting work and finish what it has.
@@ -48,6 +50,17 @@ impl Shutdown {
     /// Cancelled when the time for that is over.
     pub fn hard(&self) -> &CancellationToken {
         &self.hard
+    }
+
+    /// Tells that the shutdown is near: servers go on, but ask their clients not to keep their connections.
+    /// Otherwise a client could send a request at the very moment in which its idle connection is closed.
+    pub fn announce(&self) {
+        self.announced.cancel();
+    }
+
+    /// Whether the shutdown was announced or has begun.
+    pub fn is_announced(&self) -> bool {
+        self.announced.is_cancelled() || self.soft.is_cancelled()
     }
 
     /// Begins the shutdown. Repeating it changes nothing.

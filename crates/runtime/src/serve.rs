@@ -1,6 +1,6 @@
 //! Binding a port, with an error that helps, and serving HTTP on it within bounds.
 //!
-//! On the soft token the server stops accepting, answers the requests in hand, and closes idle
+//! Once the shutdown is announced, answers ask the client to close its connection. On the soft token the server stops accepting, answers the requests in hand, and closes idle
 //! connections; on the hard token it drops what is left. Upgraded connections (WebSockets) end
 //! themselves: their handlers watch the tokens.
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -165,9 +166,19 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
 async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown, header_timeout: Duration) {
     // Answers are written whole; waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
+    let ending = shutdown.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request.map(axum::body::Body::new))
+        let answering = router.clone().oneshot(request.map(axum::body::Body::new));
+        let ending = ending.clone();
+        async move {
+            let mut response = answering.await?;
+            // An upgrade has its own value there.
+            if ending.is_announced() && !response.headers().contains_key(header::CONNECTION) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

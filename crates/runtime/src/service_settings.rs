@@ -158,7 +158,7 @@ impl HealthcheckArgs {
     /// When it is not ready.
     pub async fn ask(&self, default_port: u16) -> Result<(), NotReady> {
         let port = match given(self.listen.as_deref()) {
-            Some(listen) => listen_address(listen)?.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
+            Some(listen) => listen_address("LISTEN", listen)?.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
             None => None,
         };
         crate::install_tls_provider();
@@ -166,6 +166,33 @@ impl HealthcheckArgs {
         let url = format!("http://127.0.0.1:{}/health/ready", port.unwrap_or(default_port));
         let response = client.get(url).send().await?;
         if response.status().is_success() { Ok(()) } else { Err(NotReady::Answer(response.text().await?)) }
+    }
+}
+
+/// How a replica stops.
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    /// When told to stop, how long to say "not ready" and go on before taking no more connections, for load balancers: a number and s, at
+    /// most 60s.
+    #[arg(long, env = "DRAIN_NOTICE", value_name = "TIME", default_value = "2s")]
+    drain_notice: String,
+}
+
+/// Longer than any load balancer needs to notice.
+const DRAIN_NOTICE_MAX: Duration = Duration::from_secs(60);
+
+impl DrainArgs {
+    /// The time; may be zero.
+    ///
+    /// # Errors
+    ///
+    /// When it is none or too long.
+    pub fn notice(&self) -> Result<Duration, SettingError> {
+        let text = given(Some(&self.drain_notice)).unwrap_or("2s");
+        let seconds = text.strip_suffix('s').and_then(|number| number.parse().ok()).map(Duration::from_secs);
+        seconds
+            .filter(|notice| *notice <= DRAIN_NOTICE_MAX)
+            .ok_or_else(|| SettingError::invalid("DRAIN_NOTICE", text, "a number and s, from 0s to 60s"))
     }
 }
 
@@ -234,11 +261,11 @@ pub fn duration(name: &'static str, text: &str) -> Result<Duration, SettingError
 /// # Errors
 ///
 /// When it is no `host:port`.
-pub fn listen_address(text: &str) -> Result<String, SettingError> {
+pub fn listen_address(name: &'static str, text: &str) -> Result<String, SettingError> {
     if is_host_and_port(text) {
         return Ok(text.to_owned());
     }
-    Err(SettingError::invalid("LISTEN", text, "host:port, such as 0.0.0.0:8000 or [::]:8000"))
+    Err(SettingError::invalid(name, text, "host:port, such as 0.0.0.0:8000 or [::]:8000"))
 }
 
 /// `true` or `false`; `default` when empty.
@@ -315,10 +342,10 @@ mod tests {
     #[test]
     fn addresses_are_checked_before_anything_is_started() {
         for text in ["0.0.0.0:8001", "[::]:8001", "localhost:0"] {
-            listen_address(text).unwrap();
+            listen_address("LISTEN", text).unwrap();
         }
         for text in ["8001", "0.0.0.0", "::1:8001", "0.0.0.0:eighty"] {
-            assert!(listen_address(text).is_err(), "{text}");
+            assert!(listen_address("LISTEN", text).is_err(), "{text}");
         }
     }
 

@@ -221,6 +221,8 @@ fn payments_settings(data_dir: &Path) -> payment_service::Settings {
         listen: "127.0.0.1:0".to_owned(),
         topics: payment_service::Topics::with_prefix(""),
         metrics: None,
+        // Nobody balances load over one process, and whoever stops it waits for its end.
+        drain_notice: Duration::ZERO,
     }
 }
 
@@ -250,5 +252,7 @@ fn orders_settings(
         },
         subgraph_listen: None,
         metrics: None,
+        // Nobody balances load over one process, and whoever stops it waits for its end.
+        drain_notice: Duration::ZERO,
     })
 }
