@@ -181,7 +181,8 @@ pub trait Broker: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), BrokerError>;
 }
 
-/// One member of a group. Dropping it leaves the group without flushing stored offsets; [`Consumer::close`] flushes.
+/// One member of a group. Dropping it leaves the group in the background, with or without flushing stored offsets;
+/// [`Consumer::close`] flushes.
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for the next deliveries of one partition that is not paused, between 1 and `max` of them; partitions take

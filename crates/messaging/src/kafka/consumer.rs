@@ -22,6 +22,7 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use super::drop_aside;
 use super::error::{broker_error, is_refusal};
+use super::lag::LagProbe;
 use super::membership::{Change, Membership, list};
 use crate::broker::{Batch, BrokerError, Consumer, TopicPartition};
 use crate::message::{Delivery, Headers};
@@ -55,6 +56,7 @@ pub(super) struct KafkaConsumer {
     /// before it is served again.
     polled: Instant,
     max_poll: Duration,
+    lag: LagProbe,
 }
 
 struct Partition {
@@ -78,13 +80,13 @@ enum Next {
 }
 
 impl KafkaConsumer {
-    pub(super) fn join(config: &ClientConfig, topics: &[String]) -> Result<Self, BrokerError> {
+    pub(super) fn join(config: &ClientConfig, topics: &[String], lag: LagProbe) -> Result<Self, BrokerError> {
         let client: Client = config.create_with_context(Membership::default()).map_err(broker_error)?;
         let names: Vec<_> = topics.iter().map(String::as_str).collect();
         client.subscribe(&names).map_err(broker_error)?;
         let max_poll =
             config.get("max.poll.interval.ms").and_then(|text| text.parse().ok()).map_or(MAX_POLL, Duration::from_millis);
-        Ok(Self { client: Some(Arc::new(client)), partitions: Vec::new(), turn: 0, polled: Instant::now(), max_poll })
+        Ok(Self { client: Some(Arc::new(client)), partitions: Vec::new(), turn: 0, polled: Instant::now(), max_poll, lag })
     }
 
     fn client(&self) -> Result<&Arc<Client>, BrokerError> {
@@ -125,7 +127,10 @@ impl KafkaConsumer {
         let client = Arc::clone(self.client()?);
         for change in client.context().take_changes() {
             match change {
-                Change::Revoked(gone) => self.partitions.retain(|partition| !gone.contains(&partition.state.source)),
+                Change::Revoked(gone) => {
+                    self.partitions.retain(|partition| !gone.contains(&partition.state.source));
+                    gone.iter().for_each(|partition| self.lag.forget(partition));
+                }
                 Change::Assigned(new) => self.take_over(&client, new)?,
             }
         }
@@ -170,7 +175,10 @@ impl Consumer for KafkaConsumer {
     async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
         loop {
             match self.next(max).await? {
-                Next::Batch(batch) => return Ok(batch),
+                Next::Batch(batch) => {
+                    self.lag.positions.seen(&batch.source, batch.deliveries[0].offset);
+                    return Ok(batch);
+                }
                 Next::Rebalance => self.follow_rebalance()?,
             }
         }
@@ -192,7 +200,9 @@ impl Consumer for KafkaConsumer {
         client.store_offsets(&offsets).map_err(|error| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::State | RDKafkaErrorCode::UnknownPartition) => lost(),
             _ => broker_error(error),
-        })
+        })?;
+        self.lag.positions.done(&batch.source, last.offset + 1);
+        Ok(())
     }
 
     async fn hold(&mut self, batch: &Batch, from: usize) -> Result<(), BrokerError> {

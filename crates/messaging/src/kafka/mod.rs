@@ -19,6 +19,7 @@
 
 mod consumer;
 mod error;
+mod lag;
 mod log;
 mod membership;
 mod options;
@@ -33,6 +34,7 @@ use rdkafka::ClientConfig;
 use crate::broker::{Broker, BrokerError, Consumer, TopicSpec};
 use crate::message::Record;
 use consumer::KafkaConsumer;
+use lag::LagProbe;
 use producer::Publisher;
 
 pub use options::{DEFAULT_DELIVERY_TIMEOUT, KafkaOptions, KafkaOptionsError};
@@ -89,7 +91,8 @@ impl Broker for KafkaBroker {
         topics::require(self.inner.publisher.producer()?, topics).await?;
         let mut config = self.inner.consumer_config.clone();
         config.set("group.id", group);
-        Ok(Box::new(KafkaConsumer::join(&config, topics)?))
+        let lag = LagProbe::start(Arc::downgrade(&self.inner), group);
+        Ok(Box::new(KafkaConsumer::join(&config, topics, lag)?))
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {

@@ -224,6 +224,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.min.bytes", "1"),
     ("fetch.wait.max.ms", "100"),
     ("fetch.error.backoff.ms", "100"),
+    // A group's coordinator that moved is looked for at once; this is for an answer that got lost.
+    ("coordinator.query.interval.ms", "10000"),
     // Per partition, what is fetched ahead of the consumer: some batches, bounded in bytes too. A full partition is
     // looked at again soon, because a batch empties it in milliseconds.
     ("queued.min.messages", "20000"),

@@ -122,6 +122,27 @@ async fn messages_of_a_plain_producer_become_dead_letters_and_stop_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_others_compressed_can_be_read() {
+    let Some(broker) = broker() else { return };
+    let topic = new_topic(&broker).await;
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    for codec in codecs {
+        let plain: FutureProducer = plain_config().set("compression.type", codec).create().unwrap();
+        let record = || FutureRecord::to(&topic).key("key").payload("a text that repeats itself, a text that repeats itself");
+        let sent: Vec<_> = (0..50).map(|_| plain.send_result(record()).unwrap()).collect();
+        for sent in sent {
+            sent.await.unwrap().unwrap();
+        }
+    }
+    let mut consumer = broker.consumer(&unique("group"), std::slice::from_ref(&topic)).await.unwrap();
+    let mut read = 0;
+    while read < 50 * codecs.len() {
+        read += soon("a batch", consumer.next_batch(1_000)).await.unwrap().deliveries.len();
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_has_the_same_partition_as_in_the_embedded_broker() {
     let Some(kafka) = broker() else { return };
     let log = new_log().await;
