@@ -40,6 +40,10 @@ const MAX_EVENTS_IN_A_ROW: usize = 100;
 /// noticed anyway.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long of it a rebalance may hold up that commit, and how often it is tried.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(3);
+const COMMIT_RETRY: Duration = Duration::from_millis(50);
+
 /// Default of librdkafka's `max.poll.interval.ms`.
 const MAX_POLL: Duration = Duration::from_secs(300);
 
@@ -248,11 +252,19 @@ impl Drop for KafkaConsumer {
     }
 }
 
+/// Blocks. In the middle of a rebalance nothing can be committed for a moment, and whoever leaves then should not have
+/// its work done again.
 fn commit(client: &Client) -> Result<(), BrokerError> {
-    match client.commit_consumer_state(CommitMode::Sync) {
-        Ok(()) => Ok(()),
-        Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) => Ok(()),
-        Err(error) => Err(broker_error(error)),
+    let deadline = Instant::now() + COMMIT_PATIENCE;
+    loop {
+        let Err(error) = client.commit_consumer_state(CommitMode::Sync) else { return Ok(()) };
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::NoOffset) => return Ok(()),
+            Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress) if Instant::now() < deadline => {
+                std::thread::sleep(COMMIT_RETRY);
+            }
+            _ => return Err(broker_error(error)),
+        }
     }
 }
 

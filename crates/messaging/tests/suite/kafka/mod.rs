@@ -6,7 +6,10 @@
 
 mod membership;
 mod outage;
+mod own_broker;
 mod random;
+#[cfg(feature = "kafka-tls")]
+mod secure;
 mod topics;
 
 use std::sync::Arc;

@@ -1,60 +1,15 @@
 //! Brokers that die, on a broker that the test has to itself.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use messaging::kafka::{KafkaBroker, KafkaOptions};
 use messaging::{Broker, BrokerError, Record, TopicSpec};
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::{options, unique};
+use super::own_broker::OwnBroker;
+use super::unique;
 use crate::support::{TestHandler, TestMigrator, applied, count, event, eventually, run_loop_of, soon};
-
-/// For starting a broker on a machine that is busy with other tests.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A broker of one test, gone afterwards.
-struct OwnBroker {
-    name: String,
-    options: KafkaOptions,
-}
-
-impl OwnBroker {
-    /// `None` where no broker is wanted at all.
-    async fn start() -> Option<Self> {
-        options()?;
-        let name = unique("test");
-        let address = script("start", &name).await;
-        let options = KafkaOptions { delivery_timeout: DELIVERY_TIMEOUT, ..KafkaOptions::new(address.trim()) };
-        Some(Self { name, options })
-    }
-
-    async fn run(&self, command: &str) {
-        script(command, &self.name).await;
-    }
-}
-
-impl Drop for OwnBroker {
-    fn drop(&mut self) {
-        let removed = std::process::Command::new(path()).args(["remove", &self.name]).status();
-        assert!(removed.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
-fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-kafka")
-}
-
-async fn script(command: &str, name: &str) -> String {
-    let running = Command::new(path()).args([command, name]).output();
-    let output = tokio::time::timeout(START_PATIENCE, running).await.unwrap().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Publishes every event until it is acknowledged, as relay and sweeper do together; answers how many.
 async fn publish_all(broker: KafkaBroker, topic: String, stop: CancellationToken) -> usize {
