@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs one replica until it is told to stop.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Brings the tables up to date and ends.
     Migrate(DatabaseArgs),
     /// Prints a signed token, and nothing else.

@@ -42,7 +42,7 @@ fn failed(error: &(dyn Error + 'static)) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
-        Command::Run(args) => run(args).await,
+        Command::Run(args) => run(*args).await,
         Command::Migrate(args) => Ok(migrate(&args.url()?).await?),
         Command::Token(args) => {
             println!("{}", args.sign()?);
