@@ -1,5 +1,6 @@
 //! The command line. Every flag has its environment variable; what cannot be used names the variable, what was read and what is allowed.
 
+use axum::http::Uri;
 use clap::{Args, Parser, Subcommand};
 use graphql_transport::OriginPattern;
 use order_service::{app::Settings, endpoint::EndpointOptions};
@@ -37,6 +38,9 @@ pub enum Command {
     },
 }
 
+/// Where Payments is when both services run on one machine without further settings.
+const DEFAULT_PAYMENTS_URL: &str = "http://localhost:8001/graphql";
+
 /// What one replica needs to know.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -52,7 +56,7 @@ pub struct RunArgs {
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8000")]
     listen: String,
     /// The payments subgraph.
-    #[arg(long, env = "PAYMENTS_URL", value_name = "URL", default_value = "http://localhost:8001/graphql")]
+    #[arg(long, env = "PAYMENTS_URL", value_name = "URL", default_value = DEFAULT_PAYMENTS_URL)]
     payments_url: String,
     #[command(flatten)]
     pub public: PublicArgs,
@@ -91,7 +95,7 @@ impl RunArgs {
         Ok(Settings {
             database: self.database.url()?,
             migrate_on_start: self.database.migrate_on_start()?,
-            payments_url: self.payments_url.clone(),
+            payments_url: http_url("PAYMENTS_URL", &self.payments_url, DEFAULT_PAYMENTS_URL)?,
             topic_prefix: self.broker.topic_prefix()?.to_owned(),
             partitions: self.broker.partitions()?,
             endpoint: self.public.options()?,
@@ -112,6 +116,16 @@ impl PublicArgs {
             demo_user: None,
         })
     }
+}
+
+/// A URL that can be called; `default` when empty.
+fn http_url(name: &'static str, text: &str, default: &str) -> Result<String, SettingError> {
+    let text = if text.is_empty() { default } else { text };
+    let is_http = text.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    if is_http {
+        return Ok(text.to_owned());
+    }
+    Err(SettingError::invalid(name, text, "a URL such as http://payment-service:8001/graphql"))
 }
 
 /// As `CORS_ORIGINS` has them.

@@ -66,7 +66,7 @@ async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::new(settings.drain_notice + SHUTDOWN_GRACE);
     shutdown.on_signals()?;
 
-    let listener = serve::bind(&listen).await?;
+    let listener = serve::bind(&listen).await.map_err(|error| format!("LISTEN: {error}"))?;
     let starting = OrderService::start(settings, broker, verifier, listener);
     let Some(service) = shutdown.soft().run_until_cancelled(starting).await.transpose()? else {
         return Ok(());

@@ -91,7 +91,7 @@ pub enum StartError {
     #[error("cannot bring the tables up to date: {0}")]
     Migrate(#[source] DatabaseError),
     /// The address is taken or not ours.
-    #[error(transparent)]
+    #[error("LISTEN: {0}")]
     Listen(#[from] BindError),
 }
 

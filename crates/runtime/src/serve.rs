@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub enum BindError {
     /// Somebody else has it.
     #[error(
-        "port {} on {} is taken; stop the program that has it, or choose another port (--port {})",
+        "port {} on {} is taken; stop the program that has it, or choose another port, such as {}",
         address.port(), address.ip(), next_port(*address)
     )]
     Taken {
@@ -41,7 +41,7 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// Ports below 1024 are for privileged users.
-    #[error("port {} on {} needs privileges; choose one above 1023 (--port 8000)", address.port(), address.ip())]
+    #[error("port {} on {} needs privileges; choose one above 1023, such as 8000", address.port(), address.ip())]
     Forbidden {
         /// What was asked for.
         address: SocketAddr,

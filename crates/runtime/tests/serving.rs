@@ -41,7 +41,7 @@ async fn a_taken_port_is_an_error_that_says_what_to_do() {
     assert!(matches!(error, BindError::Taken { .. }), "{error:?}");
     let message = error.to_string();
     let expected = format!("port {} on 127.0.0.1 is taken", address.port());
-    assert!(message.starts_with(&expected) && message.contains("--port"), "{message}");
+    assert!(message.starts_with(&expected) && message.contains("another port, such as"), "{message}");
 
     for (text, expected) in [("192.0.2.1:0", "no address of this machine"), ("nonsense", "must be host:port")] {
         let message = bind(text).await.unwrap_err().to_string();

@@ -65,7 +65,7 @@ impl EmbeddedSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port.
-    #[error(transparent)]
+    #[error("{0} (--port, --host)")]
     Bind(#[from] BindError),
     /// The data folder or a file in it.
     #[error(transparent)]
