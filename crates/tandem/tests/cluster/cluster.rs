@@ -29,7 +29,23 @@ pub struct Places {
     pub prefix: String,
 }
 
-/// Replicas of both services. The order replica with a number asks the payment replica with the same number.
+/// How many replicas of each service, and what they are told besides where everything is.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub orders: usize,
+    pub payments: usize,
+    /// `DRAIN_NOTICE`.
+    pub drain_notice: &'static str,
+}
+
+impl Shape {
+    /// So many of each. Nobody balances load over them, so they need not wait for anybody when they stop.
+    pub fn of(replicas: usize) -> Self {
+        Self { orders: replicas, payments: replicas, drain_notice: "0s" }
+    }
+}
+
+/// Replicas of both services. The order replica with a number asks the payment replica with the same number, if there is one.
 pub struct Cluster {
     pub orders: Vec<Replica>,
     pub payments: Vec<Replica>,
@@ -40,8 +56,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `replicas` of each service on the shared servers and waits until they are ready. `None`, loudly, without servers.
-    pub async fn start(test: &str, replicas: usize) -> Option<Self> {
+    /// Starts replicas on the shared servers and waits until they are ready. `None`, loudly, without servers.
+    pub async fn start(test: &str, shape: Shape) -> Option<Self> {
         let servers = Servers::shared()?;
         let orders = database::testing::postgres::<migrations::OrdersMigrator>().await?;
         let payments = database::testing::postgres::<migrations::PaymentsMigrator>().await?;
@@ -51,7 +67,7 @@ impl Cluster {
             kafka: servers.kafka,
             prefix: unique_prefix(test),
         };
-        let mut cluster = Self::new(test, replicas, places);
+        let mut cluster = Self::new(test, shape, places);
         cluster._databases = vec![orders, payments];
         cluster.start_all();
         cluster.ready().await;
@@ -59,7 +75,7 @@ impl Cluster {
     }
 
     /// Not started yet.
-    pub fn new(test: &str, replicas: usize, places: Places) -> Self {
+    pub fn new(test: &str, shape: Shape, places: Places) -> Self {
         let log = |service: &str, number: usize| logs().join(test).join(format!("{service}-{number}.log"));
         let settings = |database: &str| {
             vec![
@@ -67,16 +83,18 @@ impl Cluster {
                 ("KAFKA_BROKERS", places.kafka.clone()),
                 ("TOPIC_PREFIX", places.prefix.clone()),
                 ("JWT_SECRET", SECRET.to_owned()),
+                ("DRAIN_NOTICE", shape.drain_notice.to_owned()),
             ]
         };
         let payment = |number| Replica::new("payment-service", &log("payment-service", number), settings(&places.payments_url));
-        let payments: Vec<Replica> = (0..replicas).map(payment).collect();
-        let order = |(number, payments): (usize, &Replica)| {
+        let payments: Vec<Replica> = (0..shape.payments).map(payment).collect();
+        let order = |number: usize| {
             let mut settings = settings(&places.orders_url);
+            let payments = &payments[number % payments.len()];
             settings.push(("PAYMENTS_URL", format!("{}/graphql", payments.base())));
             Replica::new("order-service", &log("order-service", number), settings)
         };
-        let orders = payments.iter().enumerate().map(order).collect();
+        let orders = (0..shape.orders).map(order).collect();
         let signer = TokenSigner::new(&Secret::new(SECRET).unwrap());
         runtime::install_tls_provider();
         Self { orders, payments, places, signer, _databases: Vec::new() }
@@ -159,7 +177,7 @@ pub async fn change(db: &Database, sql: &'static str) -> u64 {
 }
 
 /// The test database's own URL, with the password that its display leaves out.
-fn with_database(server: &str, database: &TestDatabase) -> String {
+pub fn with_database(server: &str, database: &TestDatabase) -> String {
     let shown = database.url().to_string();
     let name = shown.rsplit('/').next().unwrap();
     let (server, query) = server.split_once('?').map_or((server, String::new()), |(server, query)| (server, format!("?{query}")));

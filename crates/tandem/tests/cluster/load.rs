@@ -49,6 +49,8 @@ pub struct Load {
     clients: Vec<Vec<Client>>,
     /// How long a client waits for one replica.
     pub patience: Duration,
+    /// How long a client rests between two orders.
+    pub pause: Duration,
     next: AtomicUsize,
     accepted: Mutex<Accepted>,
     troubles: Mutex<BTreeMap<Trouble, usize>>,
@@ -58,7 +60,11 @@ pub struct Load {
 impl Load {
     /// Users with accounts, each with money for about three quarters of so many orders.
     pub async fn prepare(cluster: &Cluster, users: usize, orders_per_user: usize) -> Self {
-        let bases = cluster.bases();
+        Self::prepare_at(cluster, cluster.bases(), users, orders_per_user).await
+    }
+
+    /// [`Load::prepare`] for clients that call other addresses than the replicas' own.
+    pub async fn prepare_at(cluster: &Cluster, bases: Vec<String>, users: usize, orders_per_user: usize) -> Self {
         let users: Vec<String> = (0..users).map(|number| format!("user-{number}")).collect();
         let tokens: Vec<String> = users.iter().map(|user| cluster.token(user)).collect();
         let anonymous: Vec<Client> = bases.iter().map(|base| Client::new(base, None).unwrap()).collect();
@@ -69,6 +75,7 @@ impl Load {
             tokens,
             clients,
             patience: Duration::from_secs(10),
+            pause: Duration::ZERO,
             next: AtomicUsize::new(0),
             accepted: Mutex::default(),
             troubles: Mutex::default(),
@@ -122,12 +129,11 @@ impl Load {
     /// So many clients create orders one after the other, for as long as `go_on` says so of the next order's number.
     pub async fn run(&self, clients: usize, go_on: impl Fn(usize) -> bool) {
         let client = async || {
-            loop {
-                let number = self.next.fetch_add(1, Ordering::Relaxed);
-                if !go_on(number) {
-                    return;
-                }
+            while let Ok(number) =
+                self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| go_on(number).then_some(number + 1))
+            {
                 self.order(number).await;
+                sleep(self.pause).await;
             }
         };
         join_all((0..clients).map(|_| client())).await;

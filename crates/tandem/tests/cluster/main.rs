@@ -7,14 +7,24 @@
 //! The replicas are the programs `order-service` and `payment-service` beside this one (`cargo build -p order-service -p payment-service`), or
 //! those in `TANDEM_TEST_BIN_DIR`. Their logs are in `target/tmp/cluster`.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it measured, and that it was skipped")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod balancer;
 mod cluster;
 mod follower;
+mod kafka;
 mod load;
 mod replica;
 mod servers;
 
+mod idle;
 mod kills;
+mod outages;
+mod poison;
+mod rebalance;
+mod rolling;
+mod settings;
+mod startup;

@@ -86,6 +86,11 @@ impl Replica {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Whether the process was started and has not been stopped since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Waits until it says that it is ready; answers how long that took.
     pub async fn ready(&mut self) -> Duration {
         let (base, log) = (self.base(), self.log.clone());

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use database::testing::{POSTGRES_URL, REQUIRE_SERVERS};
@@ -86,7 +86,7 @@ impl Drop for Instance {
 
 /// The last line of what the script prints.
 fn call(script: &Path, command: &str, name: &str) -> String {
-    let _alone = matches!(command, "start" | "restart").then(|| STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let _alone = matches!(command, "start" | "restart").then(|| STARTING.lock().unwrap_or_else(PoisonError::into_inner));
     let output = Command::new(script).args([command, name]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} {command} {name}: {errors}", script.display());
