@@ -22,7 +22,11 @@ async function open(context) {
     if (['error', 'warning'].includes(message.type())) problems.push(`console: ${message.text()}`);
   });
   page.on('pageerror', (error) => problems.push(`error: ${error.stack}`));
-  page.on('requestfailed', (request) => problems.push(`failed: ${request.url()} ${request.failure()?.errorText}`));
+  page.on('requestfailed', (request) => {
+    // The browser itself gives up what it was still loading when the page is left; that is no failure of the server.
+    const reason = request.failure()?.errorText;
+    if (reason !== 'net::ERR_ABORTED') problems.push(`failed: ${request.url()} ${reason}`);
+  });
   page.on('websocket', (socket) => check(socket.url()));
   await page.goto(url);
   await page.locator('.graphiql-query-editor .view-line').first().waitFor();

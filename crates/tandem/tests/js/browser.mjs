@@ -29,7 +29,11 @@ export async function visit(browser, url, colorScheme, { viewport = { width: 128
     if (['error', 'warning'].includes(message.type())) problems.push(`console: ${message.text()}`);
   });
   page.on('pageerror', (error) => problems.push(`error: ${error.stack}`));
-  page.on('requestfailed', (request) => problems.push(`failed: ${request.url()} ${request.failure()?.errorText}`));
+  page.on('requestfailed', (request) => {
+    // The browser itself gives up what it was still loading when the page is left; that is no failure of the server.
+    const reason = request.failure()?.errorText;
+    if (reason !== 'net::ERR_ABORTED') problems.push(`failed: ${request.url()} ${reason}`);
+  });
   page.on('websocket', (socket) => check(socket.url()));
   await page.goto(url);
   return { page, problems, close: () => context.close() };
