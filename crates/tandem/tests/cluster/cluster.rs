@@ -12,6 +12,7 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use tandem::prove::{Accepted, Verdict, compare_databases};
 
 use crate::{
+    kafka::delete_topics,
     replica::Replica,
     servers::Servers,
     support::{system::SECRET, until_within},
@@ -51,8 +52,19 @@ pub struct Cluster {
     pub payments: Vec<Replica>,
     pub places: Places,
     signer: TokenSigner,
-    /// Dropped last: replicas that still run end before their databases do.
-    _databases: Vec<TestDatabase>,
+    databases: Vec<TestDatabase>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Replicas that still run would create the topics anew.
+        self.orders.clear();
+        self.payments.clear();
+        // On servers of its own everything is removed with them.
+        if !self.databases.is_empty() {
+            delete_topics(&self.places.kafka, &self.places.prefix);
+        }
+    }
 }
 
 impl Cluster {
@@ -68,7 +80,7 @@ impl Cluster {
             prefix: unique_prefix(test),
         };
         let mut cluster = Self::new(test, shape, places);
-        cluster._databases = vec![orders, payments];
+        cluster.databases = vec![orders, payments];
         cluster.start_all();
         cluster.ready().await;
         Some(cluster)
@@ -97,7 +109,7 @@ impl Cluster {
         let orders = (0..shape.orders).map(order).collect();
         let signer = TokenSigner::new(&Secret::new(SECRET).unwrap());
         runtime::install_tls_provider();
-        Self { orders, payments, places, signer, _databases: Vec::new() }
+        Self { orders, payments, places, signer, databases: Vec::new() }
     }
 
     /// Starts every replica and returns at once.

@@ -19,6 +19,8 @@ use crate::{cluster::unique_prefix, support::PATIENCE};
 
 /// For one question to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// For removing what nobody needs any more.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than any test publishes.
 const READ_MAX: usize = 10_000;
 
@@ -87,4 +89,18 @@ impl Kafka {
             );
         }
     }
+}
+
+/// Removes the topics of an environment that is gone; for destructors, which cannot wait for anything.
+pub fn delete_topics(brokers: &str, prefix: &str) {
+    let topics =
+        ["payment_tasks", "payment_tasks.dlq", "payment_results", "payment_results.dlq"].map(|topic| format!("{prefix}{topic}"));
+    let deleting = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create().ok()?;
+        let names = topics.each_ref().map(String::as_str);
+        // What cannot be deleted costs the cluster little.
+        runtime.block_on(admin.delete_topics(&names, &AdminOptions::new().request_timeout(Some(CLEAN_UP_TIMEOUT)))).ok()
+    };
+    std::thread::scope(|scope| drop(scope.spawn(deleting).join()));
 }

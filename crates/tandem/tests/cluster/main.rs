@@ -9,9 +9,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test tells what it measured, and that it was skipped")]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod balancer;
 mod cluster;
 mod follower;
@@ -19,6 +16,7 @@ mod kafka;
 mod load;
 mod replica;
 mod servers;
+mod support;
 
 mod idle;
 mod kills;
@@ -28,3 +26,4 @@ mod rebalance;
 mod rolling;
 mod settings;
 mod startup;
+mod system;

@@ -34,7 +34,9 @@ async fn interrupt(cluster: &mut Cluster, random: &mut StdRng, until: Instant) -
             replica.start();
             starts += 1;
         } else if random.random_bool(0.5) {
-            replica.stop().await;
+            // Before it listens to signals, one ends it like any other program.
+            replica.signal("TERM").await;
+            replica.ended().await;
             stops += 1;
         } else {
             replica.kill().await;

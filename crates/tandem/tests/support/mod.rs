@@ -1,8 +1,9 @@
 //! What the end-to-end tests stand on: a whole system, its users, their sockets.
 //!
-//! The tests say what they need in these words; only [`system`] knows in which mode the system runs.
+//! The tests say what they need in these words; only a [`system::Deployment`] knows in which mode the system runs.
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test binary uses a part of it")]
 
+pub mod embedded;
 pub mod process;
 pub mod socket;
 pub mod system;
@@ -13,9 +14,11 @@ use std::time::Duration;
 pub use self::{
     process::Process,
     socket::{Frame, Socket},
-    system::System,
     user::User,
 };
+
+/// In one process. The cluster's tests run the same test bodies on another one.
+pub type System = system::SystemOn<embedded::Embedded>;
 
 /// Nothing in these tests takes longer than this unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,15 +4,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use database::{Database, DatabaseError};
 use messaging::{Broker, Delivery, Record, embedded::Seek};
-use payment_service::audit::{AuditReport, audit};
+use order_service::app::OrderService;
+use payment_service::{
+    PaymentService,
+    audit::{AuditReport, audit},
+};
 use runtime::auth::{Secret, TokenSigner};
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use sea_orm::{ConnectionTrait as _, Statement};
-use tandem::{
-    client::Client,
-    embedded::{EmbeddedSettings, Tandem},
-};
-use tempfile::TempDir;
+use tandem::client::Client;
 
 use super::{PATIENCE, User};
 
@@ -25,44 +25,47 @@ const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// Deliveries per read of a topic: more than any test publishes.
 const READ_MAX: usize = 10_000;
 
-/// A running system of this test alone.
-pub struct System {
-    tandem: Tandem,
-    signer: TokenSigner,
-    client: Client,
-    folder: TempDir,
+/// Where a system runs: what differs between one process and a cluster.
+pub trait Deployment: Sized {
+    /// Both services, ready, on data of their own. `None`, loudly, when that needs servers and there are none.
+    async fn start() -> Option<Self>;
+    /// Stops both services and starts them again on the same data.
+    async fn restart(self) -> Self;
+    fn orders(&self) -> &OrderService;
+    fn payments(&self) -> &PaymentService;
+    /// The one between them.
+    fn broker(&self) -> Arc<dyn Broker>;
+    /// Moves a group within a topic while its consumer runs.
+    async fn seek(&self, group: &str, topic: &str, to: Seek);
 }
 
-impl System {
-    pub async fn start() -> Self {
-        Self::start_on(tempfile::tempdir().unwrap()).await
+/// A running system of this test alone.
+pub struct SystemOn<D> {
+    deployment: D,
+    signer: TokenSigner,
+    client: Client,
+}
+
+impl<D: Deployment> SystemOn<D> {
+    /// `None`, loudly, when that needs servers and there are none.
+    pub async fn start() -> Option<Self> {
+        Some(Self::over(D::start().await?))
     }
 
-    async fn start_on(folder: TempDir) -> Self {
-        let settings = EmbeddedSettings {
-            host: "127.0.0.1".to_owned(),
-            port: 0,
-            data_dir: folder.path().to_owned(),
-            graphiql: true,
-            introspection: true,
-            cors_origins: Vec::new(),
-            jwt_secret: Some(SECRET.to_owned()),
-        };
+    fn over(deployment: D) -> Self {
         let signer = TokenSigner::new(&Secret::new(SECRET).unwrap());
-        let tandem = Tandem::start(settings).await.unwrap();
-        let client = Client::new(&format!("http://{}", tandem.orders().address()), None).unwrap();
-        Self { tandem, signer, client, folder }
+        let client = Client::new(&format!("http://{}", deployment.orders().address()), None).unwrap();
+        Self { deployment, signer, client }
     }
 
     /// Stops everything and starts it again on the same data. Users made before speak to nobody.
     pub async fn restart(self) -> Self {
-        self.tandem.stop().await;
-        Self::start_on(self.folder).await
+        Self::over(self.deployment.restart().await)
     }
 
     /// Where the public endpoint listens.
     pub fn address(&self) -> SocketAddr {
-        self.tandem.orders().address()
+        self.deployment.orders().address()
     }
 
     /// The public endpoint.
@@ -100,31 +103,31 @@ impl System {
 
     /// Payments decides nothing until resumed. Tasks wait in the broker.
     pub async fn pause_payments(&self) {
-        self.tandem.payments().pause_consumer().await;
+        self.deployment.payments().pause_consumer().await;
     }
 
     pub fn resume_payments(&self) {
-        self.tandem.payments().resume_consumer();
+        self.deployment.payments().resume_consumer();
     }
 
     /// Order Service applies no results until resumed.
     pub async fn pause_results(&self) {
-        let gate = &self.tandem.orders().gates().consumer;
+        let gate = &self.deployment.orders().gates().consumer;
         gate.close();
         gate.quiet().await;
     }
 
     pub fn resume_results(&self) {
-        self.tandem.orders().gates().consumer.open();
+        self.deployment.orders().gates().consumer.open();
     }
 
     /// Payments' subgraph does not answer; tasks are still decided.
     pub async fn take_payments_away(&self) {
-        self.tandem.payments().stop_listener().await;
+        self.deployment.payments().stop_listener().await;
     }
 
     pub async fn bring_payments_back(&self) {
-        self.tandem.payments().start_listener().await.unwrap();
+        self.deployment.payments().start_listener().await.unwrap();
     }
 
     /// Whether a load balancer would send requests here.
@@ -134,11 +137,11 @@ impl System {
     }
 
     pub fn orders_db(&self) -> &Database {
-        self.tandem.orders().database()
+        self.deployment.orders().database()
     }
 
     pub fn payments_db(&self) -> &Database {
-        self.tandem.payments().database()
+        self.deployment.payments().database()
     }
 
     /// How many rows a table has, with an optional condition.
@@ -171,7 +174,7 @@ impl System {
     }
 
     pub async fn publish(&self, records: &[Record]) {
-        for answer in self.tandem.broker().publish(records).await {
+        for answer in self.deployment.broker().publish(records).await {
             answer.unwrap();
         }
     }
@@ -180,8 +183,7 @@ impl System {
     pub async fn read(&self, topic: &str, expected: usize) -> Vec<Delivery> {
         static READERS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let group = format!("test-{}", READERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let broker: Arc<dyn Broker> = self.tandem.broker().clone();
-        let mut consumer = broker.consumer(&group, &[topic.to_owned()]).await.unwrap();
+        let mut consumer = self.deployment.broker().consumer(&group, &[topic.to_owned()]).await.unwrap();
         let mut deliveries = Vec::new();
         while deliveries.len() < expected {
             let next = tokio::time::timeout(PATIENCE, consumer.next_batch(READ_MAX)).await;
@@ -198,18 +200,18 @@ impl System {
 
     /// Every payment task that there ever was is delivered to Payments again.
     pub async fn deliver_tasks_again(&self) {
-        self.tandem.broker().seek_group(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::Start).await.unwrap();
+        self.deployment.seek(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::Start).await;
     }
 
     /// Every result that there ever was is delivered to Order Service again.
     pub async fn deliver_results_again(&self) {
         let group = order_service::events::CONSUMER_GROUP;
-        self.tandem.broker().seek_group(group, TOPIC_PAYMENT_RESULTS, Seek::Start).await.unwrap();
+        self.deployment.seek(group, TOPIC_PAYMENT_RESULTS, Seek::Start).await;
     }
 
     /// What Payments has not taken yet is lost on the way.
     pub async fn lose_tasks(&self) {
-        self.tandem.broker().seek_group(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::End).await.unwrap();
+        self.deployment.seek(payment_service::events::GROUP, TOPIC_PAYMENT_TASKS, Seek::End).await;
     }
 }
 

@@ -25,7 +25,7 @@ pub struct User {
 }
 
 impl User {
-    pub(super) fn new(client: Client, token: String, address: SocketAddr) -> Self {
+    pub fn new(client: Client, token: String, address: SocketAddr) -> Self {
         Self { client, token, address }
     }
 

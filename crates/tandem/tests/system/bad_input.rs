@@ -36,7 +36,7 @@ async fn assert_untouched(system: &System, ada: &User) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn amounts_that_are_none_are_refused_with_their_reason() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let order =
         |amount: Value, currency: Value| json!({ "total": { "amount": amount, "currencyCode": currency }, "description": "x" });
@@ -82,7 +82,7 @@ async fn amounts_that_are_none_are_refused_with_their_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn descriptions_and_keys_that_are_none_are_refused_with_their_reason() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let order = |description: &str| json!({ "total": money("1", "EUR"), "description": description });
     for blank in ["", " ", "\t\n ", "\u{a0}\u{2003}"] {
@@ -114,7 +114,7 @@ async fn descriptions_and_keys_that_are_none_are_refused_with_their_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_longest_and_strangest_of_what_is_allowed_is_kept_as_it_was() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user("ada");
     let key = "é".repeat(255);
     for description in
@@ -134,7 +134,7 @@ async fn the_longest_and_strangest_of_what_is_allowed_is_kept_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_that_are_none_are_refused() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let entry_cursor = ada.data("{ me { account { entries { pageInfo { endCursor } } } } }", json!({})).await
         ["me"]["account"]["entries"]["pageInfo"]["endCursor"]
@@ -182,7 +182,7 @@ async fn pages_that_are_none_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_that_are_none_or_too_much_are_refused() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let deep = "orders { nodes { user { ".repeat(20) + "id" + &" } } }".repeat(20);
     let doubling: String = (0..30).map(|n| format!("fragment f{n} on User {{ ...f{m} ...f{m} }} ", m = n + 1)).collect();
@@ -217,7 +217,7 @@ async fn documents_that_are_none_or_too_much_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_that_is_no_graphql_is_refused_with_its_status() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let http = reqwest::Client::new();
     let send = async |method: Method, query: &[(&str, &str)], content_type: &str, body: String| {
@@ -268,7 +268,7 @@ async fn http_that_is_no_graphql_is_refused_with_its_status() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_cannot_be_is_refused() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let account = async |user: &User| {
         user.data(CREATE_ACCOUNT, json!({ "input": { "currencyCode": "EUR" } })).await["createAccount"].take()

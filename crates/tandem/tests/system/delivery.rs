@@ -53,7 +53,7 @@ async fn newest(user: &User) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_comes_again_and_again_in_any_order_pays_once() {
     const ORDERS: usize = 10;
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     system.pause_payments().await;
     let mut orders = Vec::new();
@@ -91,7 +91,7 @@ async fn a_task_that_comes_again_and_again_in_any_order_pays_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_that_comes_again_and_again_in_any_order_changes_nothing() {
     const ORDERS: usize = 10;
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     system.pause_results().await;
     for _ in 0..ORDERS {
@@ -152,7 +152,7 @@ async fn assert_dead(system: &System, topic: &str, group: &str, expected: &[(Rec
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_that_cannot_be_read_are_put_away_and_the_others_of_their_batch_are_paid() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let task = |minor: i64| PaymentTask {
         order_id: OrderId::generate(),
@@ -199,7 +199,7 @@ async fn tasks_that_cannot_be_read_are_put_away_and_the_others_of_their_batch_ar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn results_of_unknown_or_foreign_orders_are_put_away_and_the_others_of_their_batch_are_applied() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let bob = system.user("bob").order("1").await;
     system.user("bob").decided(&bob).await;
@@ -246,7 +246,7 @@ async fn accepted_by_a_dying_replica(system: &System, user: &str) -> Order {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_whose_replica_died_before_publishing_is_swept_up_and_paid() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     let order = accepted_by_a_dying_replica(&system, "ada").await;
     ada.paid(&order.id.to_string()).await;
@@ -255,7 +255,7 @@ async fn an_order_whose_replica_died_before_publishing_is_swept_up_and_paid() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_whose_task_was_lost_is_sent_again_under_the_same_id_and_paid_once() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     // Lost in the broker.
     system.pause_payments().await;
@@ -296,7 +296,7 @@ async fn an_order_whose_task_was_lost_is_sent_again_under_the_same_id_and_paid_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn results_told_while_orders_were_away_arrive_when_it_is_back() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     system.pause_results().await;
     let orders = futures_util::future::join_all((0..20).map(|_| ada.order("1"))).await;

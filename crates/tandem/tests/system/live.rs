@@ -23,7 +23,7 @@ fn step(event: &Value) -> (String, i64, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_sees_an_order_pending_and_then_paid_and_then_the_end() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "20", "EUR").await;
     system.pause_payments().await;
     let order = ada.order("1").await;
@@ -45,7 +45,7 @@ async fn a_subscriber_sees_an_order_pending_and_then_paid_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_is_unknown_malformed_or_somebody_else_s_is_not_found() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let order = system.user("ada").order("1").await;
     let mut socket = system.user("bob").socket().await;
     for id in [order.as_str(), "order_01h2xcejqtf2nbrexx3vqjhp41", "nonsense", ""] {
@@ -63,7 +63,7 @@ async fn an_order_that_is_unknown_malformed_or_somebody_else_s_is_not_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_sees_events_of_somebody_else() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let (ada, bob) = (system.user("ada"), system.user("bob"));
     let start = cursor(&bob).await;
     let mut socket = bob.socket().await;
@@ -76,7 +76,7 @@ async fn nobody_sees_events_of_somebody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_drops_at_any_moment_resumes_with_nothing_missing_or_repeated() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
     // Cursor, list, subscription: what falls between them, or before the first event of a dropped socket, must not be lost.
     let mut after = cursor(&ada).await;
@@ -129,7 +129,7 @@ fn assert_complete(orders: &[String], seen: &[(String, i64, String)]) {
 async fn twenty_subscribers_see_each_of_two_hundred_orders_once_and_in_the_same_order() {
     const SUBSCRIBERS: usize = 20;
     const ORDERS: usize = 200;
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "1000", "EUR").await;
     let start = cursor(&ada).await;
     let follow = async |after: &Value| {
@@ -161,7 +161,7 @@ async fn twenty_subscribers_see_each_of_two_hundred_orders_once_and_in_the_same_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_pauses_misses_nothing_and_holds_nobody_up() {
     const ORDERS: usize = 150;
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "1000", "EUR").await;
     // Each event carries its order's long description many times, so that buffers of the system fill up.
     let aliases: String = (0..40).map(|n| format!("d{n}: description ")).collect();
@@ -203,7 +203,7 @@ async fn a_reader_that_pauses_misses_nothing_and_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_ends_with_its_token_and_does_not_begin_without_one() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let brief = system.with_token(system.token("ada", &[], Duration::from_secs(2)));
     let mut socket = brief.socket().await;
     socket.subscribe("s", OF_USER, json!({})).await;
@@ -219,7 +219,7 @@ async fn a_socket_ends_with_its_token_and_does_not_begin_without_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queries_and_mutations_work_over_a_socket_too() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let mut socket = system.user("ada").socket().await;
     let input = json!({ "input": { "total": { "amount": "1", "currencyCode": "EUR" }, "description": "a book" } });
     socket.subscribe("m", crate::support::user::CREATE_ORDER, input).await;
@@ -230,7 +230,7 @@ async fn queries_and_mutations_work_over_a_socket_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_carry_fields_of_both_services_and_go_on_while_payments_is_away() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "20", "EUR").await;
     let query = "subscription($id: ID!) { orderStatusChanged(orderId: $id) { status order { payment { outcome entry { balanceAfter { amount } } } } } }";
     let paid = ada.order("1").await;
@@ -254,7 +254,7 @@ async fn events_carry_fields_of_both_services_and_go_on_while_payments_is_away()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_of_what_is_no_longer_kept_is_expired() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user("ada");
     let first = cursor(&ada).await;
     ada.decided(&ada.order("1").await).await;

