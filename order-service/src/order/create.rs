@@ -3,7 +3,7 @@
 //! Order of the statements: numbers → `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read →
 //! `outbox_orders` → `order_events`, last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders per call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use database::array::Columns;
 use messaging::{CloudEvent, OutboxRow, OutboxTable, outbox};
@@ -64,7 +64,7 @@ pub struct Created {
 pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
     let candidates = number(tx, distinct(new), new).await?;
     let inserted = insert_batch(tx, &candidates).await?;
-    let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains_key(&order.id));
+    let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains(&order.id));
     let earlier = find_by_key_batch(tx, &lost).await?;
 
     let outbox = created.iter().map(|order| payment_task(order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
@@ -168,7 +168,7 @@ async fn take_numbers_batch(tx: &DatabaseTransaction, count: usize) -> Result<Ve
 }
 
 /// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids that are in.
-async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<HashMap<OrderId, ()>, DbErr> {
+async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<HashSet<OrderId>, DbErr> {
     let rows = Columns::new(tx.get_database_backend(), orders)
         .uuid("id", |order| order.id.0)
         .bigint("number", |order| order.number)
@@ -193,7 +193,7 @@ async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<Hash
         )
     });
     let rows = tx.query_all_raw(statement).await?;
-    rows.iter().map(|row| Ok((row.try_get("", "id")?, ()))).collect()
+    rows.iter().map(|row| row.try_get("", "id")).collect()
 }
 
 /// The orders that hold the keys of `lost`. A second statement, because the first one's snapshot may be older than the winner's commit.
