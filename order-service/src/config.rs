@@ -2,8 +2,10 @@
 
 use axum::http::Uri;
 use clap::{Args, Parser, Subcommand};
-use graphql_transport::OriginPattern;
-use order_service::{app::Settings, endpoint::EndpointOptions};
+use order_service::{
+    app::Settings,
+    endpoint::{EndpointOptions, cors_origins},
+};
 use runtime::{
     broker_settings::BrokerArgs,
     service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
@@ -111,7 +113,7 @@ impl PublicArgs {
         Ok(EndpointOptions {
             graphiql: boolean("GRAPHIQL", &self.graphiql, false)?,
             introspection: boolean("INTROSPECTION", &self.introspection, false)?,
-            cors_origins: origins(&self.cors_origins)?,
+            cors_origins: cors_origins(&self.cors_origins)?,
             loopback_only: false,
             demo_user: None,
         })
@@ -126,10 +128,4 @@ fn http_url(name: &'static str, text: &str, default: &str) -> Result<String, Set
         return Ok(text.to_owned());
     }
     Err(SettingError::invalid(name, text, "a URL such as http://payment-service:8001/graphql"))
-}
-
-/// As `CORS_ORIGINS` has them.
-fn origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
-    let allowed = |error| format!("origins such as https://shop.example, separated by commas ({error})");
-    OriginPattern::parse_list(text).map_err(|error| SettingError::invalid("CORS_ORIGINS", text, allowed(error)))
 }

@@ -1,6 +1,6 @@
 //! `order-service`: one replica of Order Service.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what a command answers goes to stdout, why it failed to stderr")]
+#![expect(clippy::print_stdout, reason = "what was asked for, and nothing else")]
 
 mod config;
 
@@ -11,12 +11,7 @@ use order_service::{
     app::{OrderService, migrate},
     endpoint, graphql,
 };
-use runtime::{
-    lifecycle::Shutdown,
-    metrics::Metrics,
-    serve,
-    telemetry::{self, LogFormat},
-};
+use runtime::{metrics::Metrics, program, serve};
 
 use config::{Cli, Command, RunArgs};
 
@@ -28,20 +23,7 @@ const DEFAULT_PORT: u16 = 8000;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Dropped last: what was logged on the way out is still written.
-    let _telemetry = match telemetry::init(LogFormat::Auto) {
-        Ok(guard) => guard,
-        Err(error) => return failed(&error),
-    };
-    match dispatch(Cli::parse().command).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&*error),
-    }
-}
-
-fn failed(error: &(dyn Error + 'static)) -> ExitCode {
-    eprintln!("order-service: {error}");
-    ExitCode::FAILURE
+    program::report("order-service", dispatch(Cli::parse().command)).await
 }
 
 async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
@@ -58,24 +40,16 @@ async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
 
 async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
     let (mut settings, listen) = (args.settings()?, args.listen()?);
-    let verifier = args.auth.verifier().await?;
-    let broker = args.broker.broker("order-service")?;
-    settings.metrics = Some(Metrics::install()?);
-    // Secrets are redacted by the settings themselves.
-    tracing::info!(settings = ?args, "starting");
-    let shutdown = Shutdown::new(settings.drain_notice + SHUTDOWN_GRACE);
-    shutdown.on_signals()?;
-
-    let listener = serve::bind(&listen).await.map_err(|error| format!("LISTEN: {error}"))?;
-    let starting = OrderService::start(settings, broker, verifier, listener);
-    let Some(service) = shutdown.soft().run_until_cancelled(starting).await.transpose()? else {
-        return Ok(());
-    };
-    let soft = shutdown.soft().clone();
-    shutdown.spawn(async move {
-        soft.cancelled().await;
-        service.stop().await;
+    let grace = settings.drain_notice + SHUTDOWN_GRACE;
+    // Boxed, because a start holds a lot at once and would be a part of every future around it.
+    let starting = Box::pin(async {
+        let verifier = args.auth.verifier().await?;
+        let broker = args.broker.broker("order-service")?;
+        settings.metrics = Some(Metrics::install()?);
+        // Secrets are redacted by the settings themselves.
+        tracing::info!(settings = ?args, "starting");
+        let listener = serve::bind(&listen).await.map_err(|error| format!("LISTEN: {error}"))?;
+        Ok::<_, Box<dyn Error>>(OrderService::start(settings, broker, verifier, listener).await?)
     });
-    shutdown.finished().await;
-    Ok(())
+    program::until_signal(grace, starting, OrderService::stop).await
 }

@@ -4,6 +4,7 @@
 //! - [`service_settings`]: the settings that both services have, as groups for clap
 //! - [`telemetry`]: logs on stderr, pretty for people and JSON for machines
 //! - [`lifecycle`]: signals, draining, and the end after a grace time
+//! - [`program`]: from a command to an exit code, and a service from its start to its end
 //! - [`serve`]: bind and serve HTTP, bounded and drained
 //! - [`health`]: `/health/live` and `/health/ready` with named checks; [`readiness`] keeps those that every service has
 //! - [`metrics`]: `/metrics` for Prometheus
@@ -14,6 +15,7 @@ pub mod broker_settings;
 pub mod health;
 pub mod lifecycle;
 pub mod metrics;
+pub mod program;
 pub mod readiness;
 pub mod serve;
 pub mod service_settings;

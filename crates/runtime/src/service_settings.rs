@@ -199,6 +199,26 @@ impl DrainArgs {
 /// The token to print.
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
+    #[command(flatten)]
+    token: TokenRequest,
+    #[command(flatten)]
+    auth: AuthArgs,
+}
+
+impl TokenArgs {
+    /// The signed token.
+    ///
+    /// # Errors
+    ///
+    /// When there is no secret, or what was asked for cannot be signed.
+    pub fn sign(&self) -> Result<String, TokenRequestError> {
+        self.token.sign(&self.auth.signer()?)
+    }
+}
+
+/// What a token shall say, whatever signs it.
+#[derive(Args, Clone, Debug)]
+pub struct TokenRequest {
     /// Whom the token stands for.
     #[arg(long, value_name = "NAME")]
     user: String,
@@ -208,13 +228,11 @@ pub struct TokenArgs {
     /// How long it is good: a number and s, m, h or d.
     #[arg(long, value_name = "TIME", default_value = "12h")]
     ttl: String,
-    #[command(flatten)]
-    auth: AuthArgs,
 }
 
-/// Why no token was printed.
+/// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenArgsError {
+pub enum TokenRequestError {
     /// A setting.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -223,15 +241,15 @@ pub enum TokenArgsError {
     Token(#[from] TokenError),
 }
 
-impl TokenArgs {
+impl TokenRequest {
     /// The signed token.
     ///
     /// # Errors
     ///
-    /// When there is no secret, or what was asked for cannot be signed.
-    pub fn sign(&self) -> Result<String, TokenArgsError> {
+    /// When what was asked for cannot be signed.
+    pub fn sign(&self, signer: &TokenSigner) -> Result<String, TokenRequestError> {
         let ttl = duration("--ttl", &self.ttl)?;
-        Ok(self.auth.signer()?.sign(&self.user, &self.scope, ttl)?)
+        Ok(signer.sign(&self.user, &self.scope, ttl)?)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use graphql_transport::OriginPattern;
+use order_service::endpoint::cors_origins;
 use runtime::{
-    service_settings::{boolean, duration},
+    service_settings::{TokenRequest, boolean},
     settings::SettingError,
 };
 use tandem::{
-    embedded::{EmbeddedSettings, KeyError, signer},
+    embedded::{EmbeddedSettings, signer},
     prove::ProveOptions,
 };
 use tempfile::TempDir;
@@ -85,54 +85,27 @@ impl RunArgs {
             port: self.port,
             graphiql: boolean("GRAPHIQL", &self.graphiql, true)?,
             introspection: boolean("INTROSPECTION", &self.introspection, true)?,
-            cors_origins: origins(&self.cors_origins)?,
+            cors_origins: cors_origins(&self.cors_origins)?,
             data_dir: self.data.data_dir,
             jwt_secret: self.data.jwt_secret,
         })
     }
 }
 
-fn origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
-    let allowed = |error| format!("origins such as https://shop.example, separated by commas ({error})");
-    OriginPattern::parse_list(text).map_err(|error| SettingError::invalid("CORS_ORIGINS", text, allowed(error)))
-}
-
 /// The token to print.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
-    /// Whom the token stands for.
-    #[arg(long, value_name = "NAME")]
-    user: String,
-    /// What it allows, for example `admin`; may be repeated.
-    #[arg(long, value_name = "SCOPE")]
-    scope: Vec<String>,
-    /// How long it is good: a number and s, m, h or d.
-    #[arg(long, value_name = "TIME", default_value = "12h")]
-    ttl: String,
+    #[command(flatten)]
+    token: TokenRequest,
     #[command(flatten)]
     data: DataArgs,
 }
 
-/// Why no token was printed.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFailure {
-    /// A setting.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-    /// The key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The user's name or a scope cannot stand in a token.
-    #[error("no token for this user and scope: {0}")]
-    Token(#[from] runtime::auth::TokenError),
-}
-
 impl TokenArgs {
     /// The signed token.
-    pub fn sign(&self) -> Result<String, TokenFailure> {
-        let ttl = duration("--ttl", &self.ttl)?;
+    pub fn sign(&self) -> Result<String, Box<dyn std::error::Error>> {
         let signer = signer(&self.data.data_dir, self.data.jwt_secret.clone())?;
-        Ok(signer.sign(&self.user, &self.scope, ttl)?)
+        Ok(self.token.sign(&signer)?)
     }
 }
 

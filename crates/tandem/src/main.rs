@@ -6,7 +6,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use indicatif::ProgressBar;
-use runtime::{lifecycle::Shutdown, telemetry};
+use runtime::{program, telemetry};
 use tandem::{
     bench::latency,
     embedded::{self, Tandem},
@@ -18,7 +18,7 @@ use self::cli::{BenchArgs, Cli, Command, ProveArgs, RunArgs, TokenArgs};
 /// For an error that has a text for people.
 type Failure = Box<dyn std::error::Error>;
 
-/// The parts bound their own end; this is for tasks of the process itself.
+/// For both services to finish what they have: below the 10 s after which orchestrators kill.
 const GRACE: Duration = Duration::from_secs(8);
 
 #[tokio::main]
@@ -43,22 +43,13 @@ async fn main() -> ExitCode {
 
 async fn run(args: RunArgs) -> Result<(), Failure> {
     let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
-    let shutdown = Shutdown::new(GRACE);
-    shutdown.on_signals()?;
-    let settings = args.settings()?;
-    let starting = Tandem::start(settings);
-    let tandem = tokio::select! {
-        tandem = starting => tandem?,
-        () = shutdown.soft().cancelled() => return Ok(()),
-    };
-    greet(&tandem);
-    shutdown.soft().cancelled().await;
-    tokio::select! {
-        () = tandem.stop() => {}
-        // A second signal: whoever sends it does not want to wait. Everything durable is durable.
-        () = shutdown.hard().cancelled() => {}
-    }
-    Ok(())
+    // Boxed, because a start holds a lot at once and would be a part of every future around it.
+    let starting = Box::pin(async {
+        let tandem = Tandem::start(args.settings()?).await?;
+        greet(&tandem);
+        Ok::<_, Failure>(tandem)
+    });
+    program::until_signal(GRACE, starting, Tandem::stop).await
 }
 
 #[expect(clippy::print_stdout, reason = "for people, and for programs that read the first lines")]

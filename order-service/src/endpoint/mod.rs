@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::{Router, http::HeaderMap, middleware, routing::get};
 use gateway::{Caller, Gateway, GatewayError, HttpSubgraph, HttpSubgraphOptions, Limits, LocalSubgraph, Subgraph, SubgraphError};
 use graphql_transport::{OriginPattern, TransportOptions};
-use runtime::auth::TokenVerifier;
+use runtime::{auth::TokenVerifier, settings::SettingError};
 use tower_http::{cors::CorsLayer, trace::TraceLayer};
 
 use self::authenticator::BearerTokens;
@@ -128,6 +128,15 @@ pub fn router(parts: EndpointParts, options: &EndpointOptions) -> Result<Router,
         router = router.layer(middleware::from_fn(guard::require_loopback_host));
     }
     Ok(router.layer(TraceLayer::new_for_http()))
+}
+
+/// As the setting `CORS_ORIGINS` has them: separated by commas, none when empty.
+///
+/// # Errors
+/// When one of them is no origin.
+pub fn cors_origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
+    let allowed = |error| format!("origins such as https://shop.example, separated by commas ({error})");
+    OriginPattern::parse_list(text).map_err(|error| SettingError::invalid("CORS_ORIGINS", text, allowed(error)))
 }
 
 /// Lets pages of the allowed origins call with a token. Tokens travel in a header, never in a cookie, so no credentials are allowed.

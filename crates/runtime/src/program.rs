@@ -1,0 +1,56 @@
+//! From a command to an exit code, and a service from its start to its end: what every program does the same way.
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use crate::{
+    lifecycle::Shutdown,
+    telemetry::{self, LogFormat},
+};
+
+/// Runs a command with logs on stderr. A failure is one line on stderr, after the program's name, and a non-zero exit code.
+pub async fn report(program: &str, command: impl Future<Output = Result<(), Box<dyn Error>>>) -> ExitCode {
+    // Dropped last: what was logged on the way out is still written.
+    let _telemetry = match telemetry::init(LogFormat::Auto) {
+        Ok(guard) => guard,
+        Err(error) => return failed(program, &error),
+    };
+    match command.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(program, &*error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "one clear line is what a person needs")]
+fn failed(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("{program}: {error}");
+    ExitCode::FAILURE
+}
+
+/// Starts a service, and stops it at the first SIGINT or SIGTERM. A signal during the start ends it without a service. Stopping may take
+/// `grace`; a second signal ends it at once, which loses nothing that is durable.
+///
+/// # Errors
+///
+/// Why the service did not start, or signals cannot be listened to.
+pub async fn until_signal<S, E, Stopped>(
+    grace: Duration,
+    starting: impl Future<Output = Result<S, E>>,
+    stop: impl FnOnce(S) -> Stopped + Send + 'static,
+) -> Result<(), Box<dyn Error>>
+where
+    S: Send + 'static,
+    E: Into<Box<dyn Error>>,
+    Stopped: Future<Output = ()> + Send,
+{
+    let shutdown = Shutdown::new(grace);
+    shutdown.on_signals()?;
+    let Some(started) = shutdown.soft().run_until_cancelled(starting).await else { return Ok(()) };
+    let service = started.map_err(Into::into)?;
+    let soft = shutdown.soft().clone();
+    shutdown.spawn(async move {
+        soft.cancelled().await;
+        stop(service).await;
+    });
+    shutdown.finished().await;
+    Ok(())
+}
