@@ -12,6 +12,8 @@ use tandem::{
     embedded::{EmbeddedSettings, signer},
     prove::ProveOptions,
 };
+#[cfg(feature = "kafka")]
+use tandem::bench::{BenchOptions, FIGURES, stage::replica::ReplicaSettings};
 use tempfile::TempDir;
 
 /// Orders that are paid exactly once, and seen happening live: everything in one process.
@@ -32,16 +34,69 @@ pub enum Command {
     Token(TokenArgs),
     /// Kills itself under load again and again, and shows that nothing is lost or doubled.
     Prove(ProveArgs),
-    /// Measures how long an order takes until its subscriber sees it paid.
+    /// Measures what it costs, each figure beside a yardstick of the same run.
     Bench(BenchArgs),
+    /// One service for `bench`, which holds its handle.
+    #[cfg(feature = "kafka")]
+    #[command(hide = true)]
+    BenchReplica(ReplicaArgs),
 }
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// Numbers of figures, separated by commas; all if none are given.
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", value_parser = clap::value_parser!(u8).range(1..=11))]
+    figures: Vec<u8>,
+    /// Takes a tenth of the time, to see whether everything works; the values say little.
+    #[cfg(feature = "kafka")]
+    #[arg(long)]
+    quick: bool,
+    /// Folder for bench.json and bench.svg.
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    output: PathBuf,
     /// Sequential orders.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub orders: u32,
+}
+
+#[cfg(feature = "kafka")]
+impl BenchArgs {
+    /// What to measure, checked.
+    pub fn options(&self) -> BenchOptions {
+        let figures = if self.figures.is_empty() { FIGURES.to_vec() } else { self.figures.clone() };
+        let yardstick_seconds = if self.quick { 1 } else { 4 };
+        BenchOptions { figures, quick: self.quick, output: self.output.clone(), yardstick_seconds }
+    }
+}
+
+/// Which service, and where it finds what it needs.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Args)]
+pub struct ReplicaArgs {
+    /// orders or payments.
+    pub service: String,
+    #[arg(long, env = "DATABASE_URL")]
+    database_url: String,
+    #[arg(long, env = "KAFKA_BROKERS")]
+    kafka_brokers: String,
+    #[arg(long, env = "TOPIC_PREFIX")]
+    topic_prefix: String,
+    #[arg(long, env = "PAYMENTS_URL", default_value = "")]
+    payments_url: String,
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
+    jwt_secret: String,
+}
+
+#[cfg(feature = "kafka")]
+impl ReplicaArgs {
+    /// As they are.
+    pub fn settings(self) -> ReplicaSettings {
+        let Self { database_url, kafka_brokers, topic_prefix, payments_url, jwt_secret, .. } = self;
+        ReplicaSettings { database_url, kafka_brokers, topic_prefix, payments_url, jwt_secret }
+    }
 }
 
 /// How to run.

@@ -30,7 +30,12 @@ async fn main() -> ExitCode {
         Some(Command::Run(args)) => run(args).await,
         Some(Command::Token(args)) => token(&args),
         Some(Command::Prove(args)) => return run_prove(&args).await,
+        #[cfg(feature = "kafka")]
+        Some(Command::Bench(args)) => cluster_bench(&args).await,
+        #[cfg(not(feature = "kafka"))]
         Some(Command::Bench(args)) => bench(&args).await,
+        #[cfg(feature = "kafka")]
+        Some(Command::BenchReplica(args)) => bench_replica(args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,6 +91,27 @@ fn token(args: &TokenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+#[cfg(feature = "kafka")]
+#[expect(clippy::print_stdout, reason = "the figures are for people")]
+async fn cluster_bench(args: &BenchArgs) -> Result<(), Failure> {
+    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    let report = tandem::bench::run(args.options()).await?;
+    println!("{report}");
+    Ok(())
+}
+
+#[cfg(feature = "kafka")]
+async fn bench_replica(args: cli::ReplicaArgs) -> Result<(), Failure> {
+    use tandem::bench::stage::replica::{run_orders, run_payments};
+    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    match args.service.as_str() {
+        "orders" => run_orders(args.settings()).await?,
+        _ => run_payments(args.settings()).await?,
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "kafka"))]
 #[expect(clippy::print_stdout, reason = "the figure is for people")]
 async fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let bar = ProgressBar::new(u64::from(args.orders));

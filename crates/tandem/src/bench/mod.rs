@@ -1,6 +1,28 @@
-//! `tandem bench`: what it costs, measured through the public API.
+//! `tandem bench`: what it costs, measured through the public API, each figure beside a yardstick of the same run.
 
 pub mod latency;
+
+#[cfg(feature = "kafka")]
+pub mod figures;
+#[cfg(feature = "kafka")]
+pub mod load;
+#[cfg(feature = "kafka")]
+pub mod pgbench;
+#[cfg(feature = "kafka")]
+pub mod process;
+#[cfg(feature = "kafka")]
+pub mod progress;
+#[cfg(feature = "kafka")]
+pub mod report;
+#[cfg(feature = "kafka")]
+mod run;
+#[cfg(feature = "kafka")]
+pub mod stage;
+#[cfg(feature = "kafka")]
+pub mod verify;
+
+#[cfg(feature = "kafka")]
+pub use run::{Bench, BenchOptions, FIGURES, run};
 
 use crate::{
     client::ClientError,
@@ -14,9 +36,9 @@ pub enum BenchError {
     /// The server did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A folder for the data.
-    #[error("cannot make a folder: {0}")]
-    Folder(#[from] std::io::Error),
+    /// A file, a process or a socket.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// Tokens.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -26,7 +48,34 @@ pub enum BenchError {
     /// A subscription that ended.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    /// The generator's connection.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// A task that panicked.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+    /// A database that is asked for what is stored.
+    #[error(transparent)]
+    Database(#[from] sea_orm::DbErr),
+    /// What is read or written as JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
     /// An answer that is not the expected one: a figure with an error is no figure.
     #[error("unexpected answer: {0}")]
     Answer(String),
+    /// What clients were told is not what is stored: a figure with a difference is no figure.
+    #[error("of {accepted} accepted orders {doubled} are doubled and {lost} lost, and {unasked} are stored that nobody asked for")]
+    Difference {
+        /// Answers that said that an order was accepted.
+        accepted: usize,
+        /// Of those, with the id of another.
+        doubled: usize,
+        /// Of those, not stored.
+        lost: usize,
+        /// Stored, without an answer.
+        unasked: usize,
+    },
+    /// A server, a replica or a tool that does something else than it should.
+    #[error("{0}")]
+    Unexpected(String),
 }

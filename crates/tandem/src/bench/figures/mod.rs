@@ -1,0 +1,4 @@
+//! A file per figure; the numbers are those of `docs/PERFORMANCE.md`.
+
+pub mod create;
+pub mod settle;

@@ -1,0 +1,113 @@
+//! The run: servers, figures one after the other, and what they share.
+
+use std::{path::PathBuf, time::Duration};
+
+use sea_orm::ConnectionTrait as _;
+
+use super::{
+    BenchError, figures,
+    pgbench::{Pgbench, Rate},
+    progress::Progress,
+    report::{Figure, Report},
+    stage::servers::Servers,
+};
+
+/// What to measure, and how long.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Numbers of figures; those that others rest on are measured too.
+    pub figures: Vec<u8>,
+    /// A tenth of the time, to see whether everything works. Its values say little.
+    pub quick: bool,
+    /// Where JSON and chart go.
+    pub output: PathBuf,
+    /// Of each client count of `pgbench`.
+    pub yardstick_seconds: u64,
+}
+
+impl BenchOptions {
+    /// How long a closed loop is measured.
+    pub fn measured(&self) -> Duration {
+        Duration::from_secs(if self.quick { 2 } else { 15 })
+    }
+
+    /// How long a rate must be sustained.
+    pub fn sustained(&self) -> Duration {
+        Duration::from_secs(if self.quick { 6 } else { 60 })
+    }
+}
+
+/// A run.
+pub struct Bench {
+    /// What is wanted.
+    pub options: BenchOptions,
+    /// Where everything is stored.
+    pub servers: Servers,
+    /// `None`, loudly, when it is not installed.
+    pub pgbench: Option<Pgbench>,
+    /// Figure 2, for those that are relative to it.
+    pub settled_per_second: Option<f64>,
+    order_yardstick: Option<Rate>,
+}
+
+/// All figures there are.
+pub const FIGURES: [u8; 2] = [1, 2];
+
+/// Measures the wanted figures on servers that are started for them, unless the environment names some.
+///
+/// # Errors
+/// The first figure that is none.
+pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
+    let pgbench = Pgbench::find();
+    if pgbench.is_none() {
+        tracing::warn!("pgbench is not installed: THERE ARE NO YARDSTICKS and no ratios in this run. Install PostgreSQL's contrib programs");
+    }
+    let starting = Progress::new("servers");
+    starting.step("starting PostgreSQL and Kafka", Duration::ZERO);
+    let servers = Servers::start().await?;
+    starting.done();
+    let mut bench = Bench { options, servers, pgbench, settled_per_second: None, order_yardstick: None };
+    let measured = bench.measure().await;
+    bench.servers.remove().await?;
+    Ok(Report { figures: measured? })
+}
+
+impl Bench {
+    async fn measure(&mut self) -> Result<Vec<Figure>, BenchError> {
+        let mut measured = Vec::new();
+        for number in self.options.figures.clone() {
+            let figures = match number {
+                1 => figures::create::measure(self).await?,
+                2 => figures::settle::measure(self).await?,
+                _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
+            };
+            for figure in &figures {
+                tracing::info!(number = figure.number, name = figure.name, value = figure.value, ratio = figure.ratio, "measured");
+            }
+            measured.extend(figures);
+        }
+        Ok(measured)
+    }
+
+    /// What `pgbench` makes of one order per transaction; measured once per run.
+    ///
+    /// # Errors
+    /// When `pgbench` fails.
+    pub async fn order_yardstick(&mut self, progress: &Progress) -> Result<Option<Rate>, BenchError> {
+        if self.order_yardstick.is_none() {
+            self.order_yardstick = figures::create::yardstick(self, progress).await?;
+        }
+        Ok(self.order_yardstick)
+    }
+
+    /// Runs statements on a database of the run's server.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn execute(&self, url: &str, sql: &str) -> Result<(), BenchError> {
+        let db = sea_orm::Database::connect(url).await?;
+        db.execute_unprepared(sql).await?;
+        db.close().await?;
+        Ok(())
+    }
+}

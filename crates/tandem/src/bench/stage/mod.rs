@@ -1,0 +1,180 @@
+//! A cluster for one figure: fresh databases and topics on the run's servers, and one replica of each service.
+
+pub mod replica;
+pub mod servers;
+
+use std::{net::SocketAddr, process::Stdio, time::Duration};
+
+use runtime::auth::{Secret, TokenSigner};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use self::servers::Servers;
+use super::{BenchError, load::Target};
+
+/// Signs the tokens of a cluster that only this machine can reach.
+const SECRET: &str = "only-for-the-benchmark-on-this-machine";
+/// Longer than any run.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Databases, topics and services of one figure.
+pub struct Stage {
+    /// Order Service.
+    pub orders: Replica,
+    /// Payments Service.
+    pub payments: Replica,
+    /// Order Service's database.
+    pub orders_db: DatabaseConnection,
+    /// Payments Service's database.
+    pub payments_db: DatabaseConnection,
+    /// In front of its topics.
+    pub topic_prefix: String,
+}
+
+/// A running process of one service.
+pub struct Replica {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its plain subgraph.
+    pub subgraph: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+    child: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Stage {
+    /// Starts both services on fresh databases and topics called after `name`.
+    ///
+    /// # Errors
+    /// When a database cannot be made or a service does not start.
+    pub async fn start(servers: &Servers, name: &str) -> Result<Self, BenchError> {
+        let (orders_db, payments_db) = (format!("bench_{name}_orders"), format!("bench_{name}_payments"));
+        for database in [&orders_db, &payments_db] {
+            create_database(servers, database).await?;
+        }
+        // Topics of an earlier run on the same Kafka are another's.
+        let topic_prefix = format!("bench-{name}-{}.", std::process::id());
+        let settings = [("KAFKA_BROKERS", servers.kafka.as_str()), ("TOPIC_PREFIX", &topic_prefix), ("JWT_SECRET", SECRET)];
+        let database_url = servers.database(&payments_db);
+        let payments = Replica::start("payments", settings.into_iter().chain([("DATABASE_URL", database_url.as_str())])).await?;
+        let payments_url = format!("http://{}/graphql", payments.address);
+        let database_url = servers.database(&orders_db);
+        let own = [("DATABASE_URL", database_url.as_str()), ("PAYMENTS_URL", &payments_url)];
+        let orders = Replica::start("orders", settings.into_iter().chain(own)).await?;
+        let orders_db = sea_orm::Database::connect(servers.database(&orders_db)).await?;
+        let payments_db = sea_orm::Database::connect(servers.database(&payments_db)).await?;
+        Ok(Self { orders, payments, orders_db, payments_db, topic_prefix })
+    }
+
+    /// Where load goes, signed in as `users` different users.
+    ///
+    /// # Errors
+    /// When a token cannot be signed.
+    pub fn target(&self, users: usize) -> Result<Target, BenchError> {
+        let signer = TokenSigner::new(&Secret::new(SECRET).map_err(|error| BenchError::Unexpected(error.to_string()))?);
+        let token = |user| signer.sign::<&str>(&user_name(user), &[], TOKEN_TTL);
+        let tokens = (0..users).map(token).collect::<Result<_, _>>();
+        let tokens = tokens.map_err(|error| BenchError::Unexpected(error.to_string()))?;
+        Ok(Target { address: self.orders.address, tokens })
+    }
+
+    /// Stops both services, Order Service first.
+    ///
+    /// # Errors
+    /// When one of them fails on the way.
+    pub async fn stop(self) -> Result<(), BenchError> {
+        self.orders.stop().await?;
+        self.payments.stop().await?;
+        self.orders_db.close().await?;
+        self.payments_db.close().await?;
+        Ok(())
+    }
+}
+
+/// What the user with this number is called.
+pub fn user_name(user: usize) -> String {
+    format!("bench-user-{user}")
+}
+
+impl Replica {
+    async fn start<'a>(service: &str, settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, BenchError> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["bench-replica", service])
+            .env_remove("JWT_SECRET")
+            // Everything else would be written to the person who waits for figures.
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .envs(settings)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let ended = || BenchError::Unexpected(format!("{service} ended before it was ready"));
+        let (Some(commands), Some(answers), Some(pid)) = (child.stdin.take(), child.stdout.take(), child.id()) else {
+            return Err(ended());
+        };
+        let mut answers = BufReader::new(answers).lines();
+        let line = answers.next_line().await?.ok_or_else(ended)?;
+        let addresses: Vec<SocketAddr> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        match addresses[..] {
+            [address, subgraph] => Ok(Self { address, subgraph, pid, child, commands, answers }),
+            _ => Err(BenchError::Unexpected(format!("{service} said {line:?}"))),
+        }
+    }
+
+    /// Holds what goes on behind the API, through the app's own handle; answers when nothing is under way any more.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub async fn pause(&mut self) -> Result<(), BenchError> {
+        self.command("pause").await
+    }
+
+    /// Goes on.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub async fn resume(&mut self) -> Result<(), BenchError> {
+        self.command("resume").await
+    }
+
+    async fn command(&mut self, command: &str) -> Result<(), BenchError> {
+        self.commands.write_all(format!("{command}\n").as_bytes()).await?;
+        match self.answers.next_line().await? {
+            Some(answer) if answer == command => Ok(()),
+            answer => Err(BenchError::Unexpected(format!("{command}: {answer:?}"))),
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), BenchError> {
+        drop(self.commands);
+        let status = self.child.wait().await?;
+        if status.success() { Ok(()) } else { Err(BenchError::Unexpected(format!("a replica ended with {status}"))) }
+    }
+}
+
+/// Makes an empty database.
+///
+/// # Errors
+/// What the server says.
+pub async fn create_database(servers: &Servers, name: &str) -> Result<(), BenchError> {
+    let admin = sea_orm::Database::connect(&servers.postgres).await?;
+    admin.execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+    admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await?;
+    admin.close().await?;
+    Ok(())
+}
+
+/// The single number that a query answers.
+///
+/// # Errors
+/// What the database says.
+pub async fn number(db: &DatabaseConnection, sql: &str) -> Result<i64, BenchError> {
+    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    let row = row.ok_or_else(|| BenchError::Unexpected(format!("no row for {sql}")))?;
+    Ok(row.try_get_by_index(0)?)
+}
