@@ -1,4 +1,5 @@
-//! Applies one batch: whole if that works, else in ever smaller parts until the one message that does not.
+//! Applies batches: those of several partitions in one transaction if that works; else each alone, whole if that works; else in ever
+//! smaller parts until the one message that does not.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -33,6 +34,39 @@ enum Put {
 }
 
 impl<H: Handler> Session<'_, H> {
+    /// Applies the batches of several partitions in one transaction and answers whether that is done. If not, nothing is: each is then
+    /// to be applied alone, so that trouble in one partition is not the others'.
+    ///
+    /// # Errors
+    /// If the consumer is of no use any more. What was committed and not stored is delivered again.
+    pub(super) async fn apply_together(&mut self, batches: &[Batch]) -> Result<bool, BrokerError> {
+        if !batches.iter().all(|batch| self.is_healthy(&batch.source)) {
+            return Ok(false);
+        }
+        let deliveries: Arc<[Delivery]> = batches.iter().flat_map(|batch| batch.deliveries.iter().cloned()).collect();
+        let all = 0..deliveries.len();
+        match self.wiring.apply_part(deliveries, all).await {
+            Ok(outcome) => self.wiring.tell_committed(outcome).await,
+            Err(error) => {
+                tracing::debug!(%error, partitions = batches.len(), "not applied together; each partition alone");
+                return Ok(false);
+            }
+        }
+        for batch in batches {
+            self.report_batch(batch);
+            self.applied(batch);
+            match self.consumer.store(batch, batch.deliveries.len()).await {
+                Ok(()) => self.progress = true,
+                Err(BrokerError::PartitionLost(partition)) => {
+                    tracing::info!(%partition, "partition taken away after its batch was applied");
+                    self.partitions.remove(&partition);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// Parts are taken in the order of the partition, and each is stored before the next one is tried. The stack holds
     /// at most one part per halving besides those that the batch was cut into at first.
     ///
@@ -42,7 +76,7 @@ impl<H: Handler> Session<'_, H> {
         self.report_batch(batch);
         let mut parts = self.first_parts(batch);
         while let Some(part) = parts.pop() {
-            match self.wiring.apply_part(batch, part.clone()).await {
+            match self.wiring.apply_part(Arc::clone(&batch.deliveries), part.clone()).await {
                 Ok(outcome) => {
                     self.wiring.tell_committed(outcome).await;
                     self.applied(batch);
@@ -161,9 +195,8 @@ impl<H: Handler> Session<'_, H> {
 }
 
 impl<H: Handler> ConsumerLoop<H> {
-    async fn apply_part(&self, batch: &Batch, part: Range<usize>) -> Result<H::Committed, HandlerError> {
+    async fn apply_part(&self, deliveries: Arc<[Delivery]>, part: Range<usize>) -> Result<H::Committed, HandlerError> {
         let handler = Arc::clone(&self.handler);
-        let deliveries = Arc::clone(&batch.deliveries);
         self.db
             .transaction("consume", move |tx| {
                 Box::pin(async move {

@@ -19,8 +19,8 @@ pub trait Handler: Send + Sync + 'static {
     type Committed: Send + 'static;
 
     /// Applies every delivery or none: an `Err` rolls the whole transaction back. May be called again with the same
-    /// deliveries, alone or in other company; claims them in an inbox or has another guard. `batch` is never empty,
-    /// all of one partition, in order.
+    /// deliveries, alone or in other company; claims them in an inbox or has another guard. `batch` is never empty; it may
+    /// hold what several partitions had ready, each in its order.
     ///
     /// # Errors
     /// [`HandlerError::Transient`] to be called again later, [`HandlerError::Permanent`] if one of the deliveries can

@@ -1,4 +1,4 @@
-//! The consumer loop: batch → one transaction → commit → [`Handler::committed`] → offset stored. In this order, so a
+//! The consumer loop: what one or several partitions have ready → one transaction → commit → [`Handler::committed`] → offset stored. In this order, so a
 //! crash anywhere delivers again and never loses; the handler makes redelivery harmless (see [`crate::inbox`]).
 //!
 //! What can go wrong, and what happens then:

@@ -122,23 +122,59 @@ impl<'a, H: Handler> Session<'a, H> {
             () = self.gate.wait_open(), if !self.at_gate.is_empty() => return self.resume_at_gate().await.map(|()| None),
             batch = self.consumer.next_batch(self.wiring.options.batch_deliveries) => batch?,
         };
-        self.work(batch).await
+        let batches = self.gather(batch).await?;
+        self.work(&batches).await
     }
 
-    async fn work(&mut self, batch: Batch) -> Result<Option<End>, BrokerError> {
+    /// What other partitions have ready already, up to a transaction's bound: under load one durable commit then serves all of them, and
+    /// nobody waits for it.
+    async fn gather(&mut self, first: Batch) -> Result<Vec<Batch>, BrokerError> {
+        let bound = self.wiring.options.batch_deliveries;
+        let mut room = bound.saturating_sub(first.deliveries.len());
+        let mut batches = vec![first];
+        while room > 0 {
+            let Some(next) = self.consumer.ready_batch(room)? else { break };
+            if batches.iter().any(|batch| batch.source == next.source) {
+                // One batch per partition, so that what is held later stays in order: this one comes first next time.
+                self.consumer.hold(&next, 0).await?;
+                self.consumer.resume(&next.source).await?;
+                break;
+            }
+            room = room.saturating_sub(next.deliveries.len());
+            batches.push(next);
+        }
+        Ok(batches)
+    }
+
+    async fn work(&mut self, batches: &[Batch]) -> Result<Option<End>, BrokerError> {
         let Some(_pass) = self.gate.try_pass() else {
-            self.consumer.hold(&batch, 0).await?;
-            self.at_gate.push(batch.source.clone());
+            for batch in batches {
+                self.consumer.hold(batch, 0).await?;
+                self.at_gate.push(batch.source.clone());
+            }
             return Ok(None);
         };
-        match self.apply(&batch).await? {
+        if batches.len() > 1 && self.apply_together(batches).await? {
+            return Ok(None);
+        }
+        for batch in batches {
+            if let Some(end) = self.work_alone(batch).await? {
+                // The batches after it are not stored: they are delivered again.
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn work_alone(&mut self, batch: &Batch) -> Result<Option<End>, BrokerError> {
+        match self.apply(batch).await? {
             Applied::All => {
                 let state = self.state(&batch.source);
                 state.due = None;
                 state.backoff = None;
             }
             Applied::Until { done, failed, error } => {
-                self.consumer.hold(&batch, done).await?;
+                self.consumer.hold(batch, done).await?;
                 self.state(&batch.source).try_smaller(failed);
                 self.retry_later(&batch.source, &error);
             }
@@ -149,6 +185,13 @@ impl<'a, H: Handler> Session<'a, H> {
         }
         self.report_held();
         Ok(None)
+    }
+
+    /// Nothing has gone wrong with it lately.
+    pub(super) fn is_healthy(&self, partition: &TopicPartition) -> bool {
+        self.partitions.get(partition).is_none_or(|state| {
+            state.due.is_none() && state.backoff.is_none() && state.part_max.is_none() && state.first_failure.is_none()
+        })
     }
 
     pub(super) fn state(&mut self, partition: &TopicPartition) -> &mut PartitionState {

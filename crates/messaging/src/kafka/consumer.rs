@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _, MessageStream, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -185,6 +185,17 @@ impl Consumer for KafkaConsumer {
                 }
                 Next::Rebalance => self.follow_rebalance()?,
             }
+        }
+    }
+
+    fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        match self.next(max).now_or_never().transpose()? {
+            Some(Next::Batch(batch)) => {
+                self.lag.positions.seen(&batch.source, batch.deliveries[0].offset);
+                Ok(Some(batch))
+            }
+            // The next wait follows it: it is not lost by not being followed here.
+            Some(Next::Rebalance) | None => Ok(None),
         }
     }
 
