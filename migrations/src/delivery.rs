@@ -38,3 +38,14 @@ pub(crate) async fn create_inbox(manager: &SchemaManager<'_>, table: &str) -> Re
     );
     execute(manager, &sql).await
 }
+
+/// Marking a row processed then writes no index but that of its primary key: the others hold only rows that wait. Processed rows are found
+/// by their ids, which grow with time.
+pub(crate) async fn index_only_what_waits(manager: &SchemaManager<'_>, table: &str) -> Result<(), DbErr> {
+    let sql = format!(
+        "DROP INDEX {table}_processed;
+         DROP INDEX {table}_event;
+         CREATE INDEX {table}_event ON {table} (event_id) WHERE processed_at_ms IS NULL;"
+    );
+    execute(manager, &sql).await
+}

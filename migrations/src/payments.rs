@@ -1,9 +1,10 @@
 //! Payments Service's database.
 
+use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    delivery::{create_inbox, create_outbox},
+    delivery::{create_inbox, create_outbox, index_only_what_waits},
     dialect::{execute, make_immutable},
 };
 
@@ -14,7 +15,7 @@ pub struct PaymentsMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for PaymentsMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreatePayments)]
+        vec![Box::new(CreatePayments), Box::new(DebitInPlace)]
     }
 }
 
@@ -97,5 +98,31 @@ impl MigrationTrait for CreatePayments {
         make_immutable(manager, "payments").await?;
         create_inbox(manager, "inbox_payments").await?;
         create_outbox(manager, "outbox_payments").await
+    }
+}
+
+struct DebitInPlace;
+
+impl MigrationName for DebitInPlace {
+    fn name(&self) -> &'static str {
+        "payments_0002_debit_in_place"
+    }
+}
+
+/// A debit changes no indexed column of its account: with room in the page PostgreSQL writes the new version beside the old one (HOT). A debit
+/// has no idempotency key and needs no entry in the index of keys.
+const IN_PLACE_ON_POSTGRES: &str = "
+ALTER TABLE accounts SET (fillfactor = 50);
+ALTER TABLE ledger_entries DROP CONSTRAINT ledger_entries_idempotency_key;
+CREATE UNIQUE INDEX ledger_entries_idempotency_key ON ledger_entries (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+";
+
+#[async_trait::async_trait]
+impl MigrationTrait for DebitInPlace {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() == DbBackend::Postgres {
+            execute(manager, IN_PLACE_ON_POSTGRES).await?;
+        }
+        index_only_what_waits(manager, "outbox_payments").await
     }
 }

@@ -41,7 +41,6 @@ async fn insert_order(db: &Database, number: u32, replaced: &[(&str, &str)]) -> 
         ("version", "1"),
         ("updated_at_ms", "0"),
         ("task_event_id", id.as_str()),
-        ("resend_at_ms", "0"),
         ("idempotency_key", "NULL"),
         ("idempotency_hash", "NULL"),
     ];
@@ -98,16 +97,17 @@ on_both!(OrdersMigrator;
 
     async fn an_order_has_a_known_status_and_a_reason_exactly_when_rejected(db: &TestDatabase) {
         assert_check(insert_order(db, 1, &[("status", "'SHIPPED'")]).await);
-        let decided = ("resend_at_ms", "NULL");
-        assert_check(insert_order(db, 1, &[("status", "'REJECTED'"), decided]).await);
-        assert_check(insert_order(db, 1, &[("status", "'PAID'"), ("rejection_reason", "'INSUFFICIENT_FUNDS'"), decided]).await);
-        assert_check(insert_order(db, 1, &[("status", "'REJECTED'"), ("rejection_reason", "'MOOD'"), decided]).await);
-        insert_order(db, 1, &[("status", "'REJECTED'"), ("rejection_reason", "'INSUFFICIENT_FUNDS'"), decided]).await.unwrap();
+        assert_check(insert_order(db, 1, &[("status", "'REJECTED'")]).await);
+        assert_check(insert_order(db, 1, &[("status", "'PAID'"), ("rejection_reason", "'INSUFFICIENT_FUNDS'")]).await);
+        assert_check(insert_order(db, 1, &[("status", "'REJECTED'"), ("rejection_reason", "'MOOD'")]).await);
+        insert_order(db, 1, &[("status", "'REJECTED'"), ("rejection_reason", "'INSUFFICIENT_FUNDS'")]).await.unwrap();
     }
 
-    async fn a_pending_order_is_always_due_to_be_sent_again_some_day(db: &TestDatabase) {
-        assert_check(insert_order(db, 1, &[("resend_at_ms", "NULL")]).await);
-        assert_check(insert_order(db, 1, &[("status", "'PAID'")]).await);
+    async fn a_pending_order_waits_once(db: &TestDatabase) {
+        let id = uuid(db, 1);
+        let wait = format!("INSERT INTO pending_orders (order_id, resend_at_ms) VALUES ({id}, 0)");
+        execute(db, wait.clone()).await.unwrap();
+        assert_unique(execute(db, wait).await);
     }
 
     async fn an_idempotency_key_makes_one_order_per_user(db: &TestDatabase) {

@@ -86,7 +86,6 @@ on_both!(OrdersMigrator;
         let (order, history) = stored(db, &orders[1]).await;
         assert_eq!((order.status, order.rejection_reason, order.version), (OrderStatus::Rejected, Some(RejectionReason::InsufficientFunds), 2));
         assert_eq!(history.iter().map(|event| (event.version, event.status)).collect::<Vec<_>>(), [(1, OrderStatus::Pending), (2, OrderStatus::Rejected)]);
-        assert_eq!(order.resend_at_ms, None, "a decided order is not sent again");
     }
 
     async fn a_result_that_contradicts_a_decision_changes_nothing(db: &TestDatabase) {

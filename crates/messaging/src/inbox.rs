@@ -12,7 +12,8 @@ use database::array::Columns;
 use sea_orm::{ConnectionTrait, DbErr};
 use uuid::Uuid;
 
-use crate::prune::delete_older_batch;
+use crate::prune::delete_old_batch;
+use crate::sql::millis;
 
 /// The name of an inbox table. It is written into SQL as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,5 +62,6 @@ pub async fn prune_claims_batch<C: ConnectionTrait>(
     retention: Duration,
     limit: usize,
 ) -> Result<u64, DbErr> {
-    delete_older_batch(tx, table.0, "message_id", "received_at_ms", retention, limit).await
+    let is_old = format!("received_at_ms < {} - $2", database::now_ms_sql(tx.get_database_backend()));
+    delete_old_batch(tx, (table.0, "message_id"), (&is_old, "received_at_ms"), limit, vec![millis(retention).into()]).await
 }

@@ -7,7 +7,7 @@
 //!
 //! All statements are set-based with one array parameter per column; their text never varies with the number of rows.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use database::array::Columns;
@@ -15,7 +15,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
 use crate::message::{CloudEvent, Headers, Record};
-use crate::prune::delete_older_batch;
+use crate::prune::delete_old_batch;
 use crate::sql::{bigint, millis};
 
 /// The name of an outbox table. It is written into SQL as it is.
@@ -256,6 +256,8 @@ pub async fn due_backlog<C: ConnectionTrait>(db: &C, table: OutboxTable) -> Resu
 
 /// Removes up to `limit` rows that were processed longer than `retention` ago, the oldest first, and answers how many.
 ///
+/// Found by their ids, UUIDv7, which grow with time: an index of processed rows would be written for each of them, and read only here.
+///
 /// # Errors
 /// What the database says.
 pub async fn prune_processed_batch<C: ConnectionTrait>(
@@ -264,5 +266,15 @@ pub async fn prune_processed_batch<C: ConnectionTrait>(
     retention: Duration,
     limit: usize,
 ) -> Result<u64, DbErr> {
-    delete_older_batch(tx, table.0, "id", "processed_at_ms", retention, limit).await
+    // Written before, and so with a smaller id. Clocks that differ only make it wait; what decides is the database's.
+    let written_before = first_id_at(SystemTime::now().checked_sub(retention).unwrap_or(UNIX_EPOCH));
+    let is_old = format!("id <= $3 AND processed_at_ms < {} - $2", database::now_ms_sql(tx.get_database_backend()));
+    let values = vec![millis(retention).into(), written_before.into()];
+    delete_old_batch(tx, (table.0, "id"), (&is_old, "id"), limit, values).await
+}
+
+/// The smallest UUIDv7 of this millisecond.
+fn first_id_at(time: SystemTime) -> Uuid {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), &[0; 10]).into_uuid()
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use database::{Database, DatabaseError};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::inbox::{self, InboxTable};
 use crate::outbox::{self, OutboxTable};
-use crate::sql::{bigint, commit_without_sync, millis};
+use crate::sql::{bigint, commit_without_sync};
 
 /// Rows per transaction: some milliseconds, so that on SQLite nobody waits noticeably for the one writer.
 pub const PRUNE_BATCH_ROWS: usize = 500;
@@ -119,18 +119,17 @@ pub struct PruneRound {
     pub cut_short: bool,
 }
 
-/// `older_than` is an indexed column of milliseconds since the epoch; NULL is never old.
-pub(crate) async fn delete_older_batch<C: ConnectionTrait>(
+/// Deletes the first `limit` rows that meet `is_old`, in the order of an indexed column; rows that another replica holds are skipped.
+/// `is_old` may use `$2` and on for `values`.
+pub(crate) async fn delete_old_batch<C: ConnectionTrait>(
     tx: &C,
-    table: &str,
-    key: &str,
-    older_than: &str,
-    retention: Duration,
+    (table, key): (&str, &str),
+    (is_old, order): (&str, &str),
     limit: usize,
+    values: Vec<Value>,
 ) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
-    let now = database::now_ms_sql(backend);
-    let old = format!("SELECT {key} FROM {table} WHERE {older_than} < {now} - $1 ORDER BY {older_than} LIMIT $2");
+    let old = format!("SELECT {key} FROM {table} WHERE {is_old} ORDER BY {order} LIMIT $1");
     let sql = match backend {
         // Materialized, because a plan may otherwise run a limited subquery once per row.
         DbBackend::Postgres => format!(
@@ -139,7 +138,7 @@ pub(crate) async fn delete_older_batch<C: ConnectionTrait>(
         ),
         _ => format!("DELETE FROM {table} WHERE {key} IN ({old})"),
     };
-    let values = [millis(retention).into(), bigint(limit)];
+    let values = std::iter::once(bigint(limit)).chain(values);
     let done = tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(done.rows_affected())
 }

@@ -1,13 +1,13 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Order of the statements: numbers → `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read →
-//! `outbox_orders` → `order_events`, last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders per call.
+//! Order of the statements: `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read →
+//! `outbox_orders` → `pending_orders` → `order_events`, last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders per call.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use database::array::Columns;
 use messaging::{CloudEvent, OutboxRow, OutboxTable, outbox};
-use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, Timestamp, UserId};
+use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 use sha2::{Digest as _, Sha256};
 
@@ -62,13 +62,17 @@ pub struct Created {
 /// What the database says: the transaction is then to be rolled back, and a batch may be tried again one by one, so that a row that the
 /// database refuses fails only its own caller.
 pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
-    let candidates = number(tx, distinct(new), new).await?;
+    let mut candidates = candidates(tx, distinct(new), new).await?;
     let inserted = insert_batch(tx, &candidates).await?;
-    let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains(&order.id));
+    for order in &mut candidates {
+        order.number = inserted.get(&order.id).copied().unwrap_or(order.number);
+    }
+    let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains_key(&order.id));
     let earlier = find_by_key_batch(tx, &lost).await?;
 
     let outbox = created.iter().map(|order| payment_task(order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
     outbox::insert_batch(tx, OUTBOX, &outbox).await?;
+    resend::insert_batch(tx, &created).await?;
     event::append_batch(tx, &created.iter().map(first_event).collect::<Vec<_>>()).await?;
 
     let outcomes = outcomes(new, created, &earlier)?;
@@ -126,10 +130,11 @@ fn distinct(new: &[NewOrder]) -> Vec<&NewOrder> {
     distinct
 }
 
-/// Gives each order its id and number. Numbers of a transaction that fails are lost; nobody promised numbers without holes.
-async fn number(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOrder]) -> Result<Vec<Order>, DbErr> {
+/// Gives each order its id. Its number is known when it is in: numbers of a transaction that fails, and of orders that lose against an
+/// earlier use of their key, are lost; nobody promised numbers without holes.
+async fn candidates(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOrder]) -> Result<Vec<Order>, DbErr> {
     debug_assert!(distinct.len() <= new.len() && new.len() <= MAX_BATCH, "the intake bounds its batches");
-    let numbers = take_numbers_batch(tx, distinct.len()).await?;
+    let first = first_number(tx, distinct.len()).await?;
     let order = |(new, number): (&NewOrder, i64)| {
         let id = OrderId::generate();
         Order {
@@ -144,32 +149,30 @@ async fn number(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOr
             version: 1,
             updated_at_ms: id.created_at(),
             task_event_id: EventId::generate(),
-            resend_at_ms: Some(Timestamp(id.created_at().0 + resend::delay_ms(0))),
-            resends: 0,
             idempotency_hash: new.idempotency_key.as_ref().map(|_| arguments_hash(new)),
             idempotency_key: new.idempotency_key.clone(),
         }
     };
-    Ok(distinct.into_iter().zip(numbers).map(order).collect())
+    Ok(distinct.into_iter().zip(first..).map(order).collect())
 }
 
-async fn take_numbers_batch(tx: &DatabaseTransaction, count: usize) -> Result<Vec<i64>, DbErr> {
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let sql = match tx.get_database_backend() {
-        DbBackend::Postgres => "SELECT nextval('order_number') AS number FROM generate_series(1, $1)",
-        _ => "UPDATE order_number SET next = next + $1 RETURNING next - $1 AS number",
-    };
-    let rows = tx.query_all_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, [count.into()])).await?;
-    let numbers = rows.iter().map(|row| row.try_get("", "number")).collect::<Result<Vec<i64>, _>>()?;
-    match tx.get_database_backend() {
-        DbBackend::Postgres => Ok(numbers),
-        _ => Ok(numbers.first().map(|first| (*first..first + count).collect()).unwrap_or_default()),
+/// SQLite has no sequences but a counter row. On PostgreSQL the sequence gives the numbers while the rows are inserted.
+async fn first_number(tx: &DatabaseTransaction, count: usize) -> Result<i64, DbErr> {
+    let backend = tx.get_database_backend();
+    if backend == DbBackend::Postgres {
+        return Ok(0);
     }
+    let sql = "UPDATE order_number SET next = next + $1 RETURNING next - $1 AS number";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let row = tx.query_one_raw(Statement::from_sql_and_values(backend, sql, [count.into()])).await?;
+    row.ok_or_else(|| DbErr::RecordNotFound("order_number".to_owned()))?.try_get("", "number")
 }
 
-/// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids that are in.
-async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<HashSet<OrderId>, DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), orders)
+/// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids that are in, with their numbers.
+async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<HashMap<OrderId, i64>, DbErr> {
+    let backend = tx.get_database_backend();
+    let number = if backend == DbBackend::Postgres { "nextval('order_number')" } else { "r.number" };
+    let rows = Columns::new(backend, orders)
         .uuid("id", |order| order.id.0)
         .bigint("number", |order| order.number)
         .text("user_id", |order| order.user_id.0.clone())
@@ -177,23 +180,22 @@ async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<Hash
         .text("currency", |order| order.currency.code())
         .text("description", |order| order.description.clone())
         .uuid("task_event_id", |order| order.task_event_id.0)
-        .opt_bigint("resend_at_ms", |order| order.resend_at_ms.map(|at| at.0))
         .opt_text("idempotency_key", |order| order.idempotency_key.clone())
         .opt_bytes("idempotency_hash", |order| order.idempotency_hash.clone())
         .bigint("created_at_ms", |order| order.updated_at_ms.0);
     let statement = rows.statement(|rows| {
         format!(
             "INSERT INTO orders (id, number, user_id, total_minor, currency, description, status, version, updated_at_ms,
-                                 task_event_id, resend_at_ms, idempotency_key, idempotency_hash)
-             SELECT r.id, r.number, r.user_id, r.total_minor, r.currency, r.description, 'PENDING', 1, r.created_at_ms,
-                    r.task_event_id, r.resend_at_ms, r.idempotency_key, r.idempotency_hash
+                                 task_event_id, idempotency_key, idempotency_hash)
+             SELECT r.id, {number}, r.user_id, r.total_minor, r.currency, r.description, 'PENDING', 1, r.created_at_ms,
+                    r.task_event_id, r.idempotency_key, r.idempotency_hash
              FROM {rows} AS r WHERE true ORDER BY r.ord
              ON CONFLICT (user_id, idempotency_key) DO NOTHING
-             RETURNING id"
+             RETURNING id, number"
         )
     });
     let rows = tx.query_all_raw(statement).await?;
-    rows.iter().map(|row| row.try_get("", "id")).collect()
+    rows.iter().map(|row| Ok((row.try_get("", "id")?, row.try_get("", "number")?))).collect()
 }
 
 /// The orders that hold the keys of `lost`. A second statement, because the first one's snapshot may be older than the winner's commit.

@@ -35,10 +35,6 @@ pub struct Model {
     pub updated_at_ms: Timestamp,
     /// The id under which the payment is asked for, every time.
     pub task_event_id: EventId,
-    /// When the task is sent again; none once decided.
-    pub resend_at_ms: Option<Timestamp>,
-    /// How often it was sent again.
-    pub resends: i32,
     /// The key of the `createOrder` call, unique per user.
     pub idempotency_key: Option<String>,
     /// SHA-256 of the arguments of that call.

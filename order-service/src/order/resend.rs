@@ -2,13 +2,20 @@
 //!
 //! So whatever is lost on the way (a topic, an expired message, a dead letter that was mended) heals by itself. Payments answers a task
 //! that it has decided with the recorded result, so sending again is harmless.
+//!
+//! When is kept in `pending_orders`, which has a row for each PENDING order: inserted and deleted in the transactions that make the order
+//! PENDING and that end it. Not in `orders`, because an index on a column that every settlement changes would make each of them write to
+//! every index of that table.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use database::{Database, DatabaseError, now_ms_sql};
 use messaging::{OutboxRow, outbox, relay::RelayHandle};
-use schema::EventId;
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult, Statement};
+use schema::{EventId, OrderId};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
+    QueryFilter as _, Statement,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -36,6 +43,28 @@ pub fn delay_ms(resends: u32) -> i64 {
     i64::try_from(delay).unwrap_or(i64::MAX)
 }
 
+/// From now on these orders are looked after. Part of the transaction that accepts them.
+pub(super) async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<(), DbErr> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let rows = Columns::new(tx.get_database_backend(), orders)
+        .uuid("order_id", |order| order.id.0)
+        .bigint("resend_at_ms", |order| order.updated_at_ms.0 + delay_ms(0));
+    let statement = rows.statement(|rows| {
+        format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT r.order_id, r.resend_at_ms FROM {rows} AS r")
+    });
+    tx.execute_raw(statement).await.map(drop)
+}
+
+/// These orders are decided. Part of the transaction that settles them.
+pub(super) async fn delete_batch(tx: &DatabaseTransaction, orders: &[OrderId]) -> Result<(), DbErr> {
+    let rows = Columns::new(tx.get_database_backend(), orders).uuid("order_id", |order| order.0);
+    let statement =
+        rows.statement(|rows| format!("DELETE FROM pending_orders WHERE order_id IN (SELECT r.order_id FROM {rows} AS r)"));
+    tx.execute_raw(statement).await.map(drop)
+}
+
 /// One round.
 #[derive(Debug)]
 pub struct Round {
@@ -57,46 +86,61 @@ struct Waiting {
 pub async fn resend_due_batch(tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Round, DbErr> {
     let due = take_due_batch(tx).await?;
     let waiting = waiting_batch(tx, &due).await?;
-    let (left, lost): (Vec<&Order>, Vec<&Order>) = due.iter().partition(|order| waiting.contains(&order.task_event_id));
+    let (left, lost): (Vec<&Due>, Vec<&Due>) = due.iter().partition(|due| waiting.contains(&due.order.task_event_id));
     if !left.is_empty() {
         tracing::debug!(orders = left.len(), "tasks still wait in the outbox: left to the sweeper");
     }
-    for order in &lost {
-        tracing::warn!(order = %order.id, attempt = order.resends, "order is still PENDING, its payment task is sent again");
-        if order.resends >= ATTENTION_FROM {
+    for Due { order, resends } in &lost {
+        tracing::warn!(order = %order.id, attempt = resends, "order is still PENDING, its payment task is sent again");
+        if *resends >= ATTENTION_FROM {
             metrics::counter!("orders_resent_often_total").increment(1);
         }
     }
-    let outbox = lost.into_iter().map(|order| payment_task(order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
+    let outbox = lost.into_iter().map(|due| payment_task(&due.order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
     if !outbox.is_empty() {
         outbox::insert_batch(tx, OUTBOX, &outbox).await?;
     }
     Ok(Round { outbox, due: due.len() })
 }
 
+/// An order whose time has come.
+struct Due {
+    order: Order,
+    /// How often it is sent again, with this time.
+    resends: i32,
+}
+
 /// Claims in one statement with the database's clock; another replica's claims are skipped.
-async fn take_due_batch(tx: &DatabaseTransaction) -> Result<Vec<Order>, DbErr> {
+async fn take_due_batch(tx: &DatabaseTransaction) -> Result<Vec<Due>, DbErr> {
     let backend = tx.get_database_backend();
     let now = now_ms_sql(backend);
     let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     let (first, longest) = (FIRST_AFTER.as_millis(), LONGEST_INTERVAL.as_millis());
     let least = if backend == DbBackend::Postgres { "LEAST" } else { "MIN" };
     let sql = format!(
-        "UPDATE orders SET resends = resends + 1,
+        "UPDATE pending_orders SET resends = resends + 1,
                 resend_at_ms = {now} + {least}({first} * (1 << {least}(resends + 1, 10)), {longest})
-         WHERE id IN (SELECT id FROM orders WHERE resend_at_ms <= {now} ORDER BY resend_at_ms LIMIT $1 {skip})
-         RETURNING *"
+         WHERE order_id IN (SELECT order_id FROM pending_orders WHERE resend_at_ms <= {now} ORDER BY resend_at_ms LIMIT $1 {skip})
+         RETURNING order_id, resends"
     );
-    let statement = Statement::from_sql_and_values(backend, sql, [BATCH.into()]);
-    entity::Entity::find().from_raw_sql(statement).all(tx).await
+    let claimed = tx.query_all_raw(Statement::from_sql_and_values(backend, sql, [BATCH.into()])).await?;
+    let resends = claimed
+        .iter()
+        .map(|row| Ok((row.try_get("", "order_id")?, row.try_get("", "resends")?)))
+        .collect::<Result<HashMap<OrderId, i32>, DbErr>>()?;
+    if resends.is_empty() {
+        return Ok(Vec::new());
+    }
+    let orders = entity::Entity::find().filter(entity::Column::Id.is_in(resends.keys().copied())).all(tx).await?;
+    Ok(orders.into_iter().filter_map(|order| Some(Due { resends: *resends.get(&order.id)?, order })).collect())
 }
 
 /// Which of the orders have a task in the outbox that was not acknowledged yet.
-async fn waiting_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<Vec<EventId>, DbErr> {
-    if orders.is_empty() {
+async fn waiting_batch(tx: &DatabaseTransaction, due: &[Due]) -> Result<Vec<EventId>, DbErr> {
+    if due.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = Columns::new(tx.get_database_backend(), orders).uuid("event_id", |order| order.task_event_id.0);
+    let ids = Columns::new(tx.get_database_backend(), due).uuid("event_id", |due| due.order.task_event_id.0);
     let statement = ids.statement(|ids| {
         format!(
             "SELECT DISTINCT o.event_id FROM {ids} AS r JOIN outbox_orders AS o ON o.event_id = r.event_id

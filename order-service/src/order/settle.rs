@@ -1,18 +1,19 @@
 //! Payment results: PENDING becomes PAID or REJECTED, once.
 //!
-//! Order of the statements: the orders are locked in id order and read → each result is looked up in the table of transitions → `orders`
-//! is updated → `order_events` are appended, last. A result that changes nothing is no error: it was applied before, or a decision that
-//! stands is contradicted, which is logged.
+//! Order of the statements: the orders are locked in id order and read, as far as the decision needs them → each result is looked up in
+//! the table of transitions → `orders` is updated → `pending_orders` is cleared → `order_events` are appended, last. A result that changes
+//! nothing is no error: it was applied before, or a decision that stands is contradicted, which is logged.
 
 use std::collections::HashMap;
 
 use database::array::Columns;
-use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
+use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp, UserId};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult};
 
 use super::{
-    Order, entity,
+    OrderStatus,
     event::{self, NewEvent},
+    resend,
     status::after_decision,
 };
 
@@ -58,13 +59,27 @@ pub async fn settle_orders_batch(
         }
         events.extend(apply(order, received, now));
     }
+    if events.is_empty() {
+        return Ok(0);
+    }
     update_batch(tx, &events).await?;
+    resend::delete_batch(tx, &events.iter().map(|event| event.order_id).collect::<Vec<_>>()).await?;
     event::append_batch(tx, &events).await?;
     Ok(events.len())
 }
 
+/// What of an order decides about a result.
+#[derive(FromQueryResult)]
+struct Decidable {
+    id: OrderId,
+    user_id: UserId,
+    status: OrderStatus,
+    rejection_reason: Option<RejectionReason>,
+    version: i32,
+}
+
 /// The pure part: the order after the result, and the event to store; `None` when nothing changes.
-fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
+fn apply(order: &mut Decidable, received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
     let result = &received.result;
     let Some(status) = after_decision(order.status, result.outcome) else {
         let contradicts =
@@ -90,21 +105,22 @@ fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option
     })
 }
 
-async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Order>, DbErr> {
+async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Decidable>, DbErr> {
     let backend = tx.get_database_backend();
     let ids = Columns::new(backend, results).uuid("id", |received| received.result.order_id.0);
     // SQLite has one writer, who holds the lock on everything.
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
-    let statement =
-        ids.statement(|ids| format!("SELECT * FROM orders WHERE id IN (SELECT r.id FROM {ids} AS r) ORDER BY id {lock}"));
-    let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
+    let statement = ids.statement(|ids| {
+        format!(
+            "SELECT id, user_id, status, rejection_reason, version FROM orders
+                 WHERE id IN (SELECT r.id FROM {ids} AS r) ORDER BY id {lock}"
+        )
+    });
+    let orders = Decidable::find_by_statement(statement).all(tx).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
 async fn update_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DbErr> {
-    if events.is_empty() {
-        return Ok(());
-    }
     let rows = Columns::new(tx.get_database_backend(), events)
         .uuid("id", |event| event.order_id.0)
         .text("status", |event| event.status.as_str())
@@ -114,7 +130,7 @@ async fn update_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(
     let statement = rows.statement(|rows| {
         format!(
             "UPDATE orders SET status = r.status, rejection_reason = r.rejection_reason, version = r.version,
-                    updated_at_ms = r.updated_at_ms, resend_at_ms = NULL
+                    updated_at_ms = r.updated_at_ms
              FROM {rows} AS r WHERE orders.id = r.id AND orders.status = 'PENDING'"
         )
     });

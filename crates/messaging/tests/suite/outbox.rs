@@ -219,7 +219,11 @@ on_both!(TestMigrator;
     }
 
     async fn pruning_takes_only_old_processed_rows_in_bounded_batches(db: &TestDatabase) {
-        let all = rows(PRUNE_BATCH_ROWS + 30);
+        let mut all = rows(PRUNE_BATCH_ROWS + 30);
+        // Written in 1970.
+        for row in &mut all {
+            row.id = uuid::Builder::from_unix_timestamp_millis(1, &rand::random()).into_uuid();
+        }
         insert(db, &all).await;
         execute(db, "UPDATE outbox_test SET processed_at_ms = 5 WHERE payload NOT IN ('1', '2')").await;
         let now = database::now_ms_sql(db.backend());

@@ -226,8 +226,6 @@ mod tests {
             version: 2,
             updated_at_ms: Timestamp(0),
             task_event_id: EventId::generate(),
-            resend_at_ms: None,
-            resends: 0,
             idempotency_key: Some(order_key(call)),
             idempotency_hash: None,
         }

@@ -147,15 +147,13 @@ async fn topics_that_are_deleted_and_created_anew_with_orders_in_them_lose_no_or
         // The minute after which an order is sent again has passed. Once more every few seconds: Kafka may still be busy with the old
         // topics, and what was sent is lost with them.
         if asked.is_none_or(|asked| asked.elapsed() > RESENT_WITHIN) {
-            let lost = change(&orders, "UPDATE orders SET resend_at_ms = 1 WHERE status = 'PENDING'").await;
+            let lost = change(&orders, "UPDATE pending_orders SET resend_at_ms = 1").await;
             println!("{lost} orders are PENDING after {:?}", begin.elapsed());
             asked = Some(Instant::now());
         }
         count(&orders, "orders WHERE status = 'PENDING'").await == 0
     })
     .await;
-    let resent = count(&orders, "orders WHERE resends > 0").await;
     orders.close().await;
-    println!("{resent} orders were sent again");
     assert_nothing_lost(&cluster, &load).await;
 }

@@ -33,7 +33,6 @@ const TABLES: &str = "
         attempts INTEGER NOT NULL DEFAULT 0, next_attempt_at_ms {bigint} NOT NULL, processed_at_ms {bigint}
     );
     CREATE INDEX outbox_test_due ON outbox_test (next_attempt_at_ms) WHERE processed_at_ms IS NULL;
-    CREATE INDEX outbox_test_processed ON outbox_test (processed_at_ms) WHERE processed_at_ms IS NOT NULL;
     CREATE TABLE inbox_test (message_id {uuid} NOT NULL PRIMARY KEY, received_at_ms {bigint} NOT NULL);
     CREATE INDEX inbox_test_received ON inbox_test (received_at_ms);
     CREATE TABLE applied (position {serial} PRIMARY KEY, source INTEGER NOT NULL, payload TEXT NOT NULL)";
