@@ -4,6 +4,8 @@
 //! that order or user. Since positions become visible in their order, remembering the last one is enough. Hints (a commit in this
 //! process, or announced by another replica) shorten the wait; a poll every second is the fallback, and nothing depends on the hint.
 //!
+//! While nobody is subscribed nothing is read: the feed rests, and the first subscriber waits for it to find its position.
+//!
 //! A subscriber attaches first, then reads what was before, then takes what comes; so there is no gap. One whose queue is full is cut off
 //! and told so by the end of its queue: it attaches again and reads from storage what it has not seen ([`stream`]). So nobody misses
 //! anything silently, and a slow subscriber costs a bounded amount of memory.
@@ -73,14 +75,15 @@ impl Feed {
         self.shared.committed.notify_one();
     }
 
-    /// Attaches a subscriber. `None` until the feed runs: its position is unknown before.
-    pub fn attach(&self, topic: Topic) -> Option<Attachment> {
-        self.shared.registry.attach(topic)
-    }
-
-    /// Waits until [`Feed::attach`] answers.
-    pub async fn running(&self) {
-        self.shared.registry.running().await;
+    /// Attaches a subscriber, after waking the feed if it rests. `None` when the service stops.
+    pub async fn attach(&self, topic: Topic) -> Option<Attachment> {
+        while self.shared.registry.running().await {
+            // It may have gone to rest again in between.
+            if let Some(attachment) = self.shared.registry.attach(topic.clone()) {
+                return Some(attachment);
+            }
+        }
+        None
     }
 }
 

@@ -14,25 +14,30 @@ use crate::order::{OrderEvent, Position};
 const QUEUE_EVENTS: usize = 64;
 
 /// The subscribers of one replica.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Registry {
     state: Arc<Mutex<State>>,
-    started: Arc<Started>,
+    phase: watch::Sender<Phase>,
 }
 
-struct Started(watch::Sender<bool>);
-
-impl Default for Started {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
+/// What the feed is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nobody follows anything: nothing is read.
+    Idle,
+    /// Somebody waits for the feed to run.
+    Wanted,
+    /// What is committed is handed out.
+    Running,
+    /// The service stops.
+    Closed,
 }
 
 #[derive(Default)]
 struct State {
     subscribers: HashMap<Topic, Vec<Subscriber>>,
     next_id: u64,
-    /// Everything up to here was handed out; none before the feed runs.
+    /// Everything up to here was handed out; none while the feed does not run.
     position: Option<Position>,
 }
 
@@ -48,6 +53,12 @@ pub(super) struct Guard {
     id: u64,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self { state: Arc::default(), phase: watch::Sender::new(Phase::Idle) }
+    }
+}
+
 impl Registry {
     pub(super) fn attach(&self, topic: Topic) -> Option<Attachment> {
         let mut state = lock(&self.state);
@@ -60,15 +71,49 @@ impl Registry {
         Some(Attachment { events, position, _guard: Guard { state: Arc::downgrade(&self.state), topic, id } })
     }
 
-    pub(super) async fn running(&self) {
+    /// Makes the feed run if it does not, and waits until it does. `false` when the service stops.
+    pub(super) async fn running(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let idle = *phase == Phase::Idle;
+            if idle {
+                *phase = Phase::Wanted;
+            }
+            idle
+        });
+        let reached = self.phase.subscribe();
+        self.wait_for(reached, |phase| matches!(phase, Phase::Running | Phase::Closed)).await == Phase::Running
+    }
+
+    /// Waits until somebody wants the feed to run.
+    pub(super) async fn wanted(&self) {
+        self.wait_for(self.phase.subscribe(), |phase| phase != Phase::Idle).await;
+    }
+
+    async fn wait_for(&self, mut phase: watch::Receiver<Phase>, reached: impl Fn(Phase) -> bool) -> Phase {
         // The sender lives as long as `self`.
-        let _ = self.started.0.subscribe().wait_for(|started| *started).await;
+        phase.wait_for(|phase| reached(*phase)).await.map_or(Phase::Closed, |phase| *phase)
     }
 
     /// Says from where on events will be handed out.
     pub(super) fn start_at(&self, position: Position) {
         lock(&self.state).position = Some(position);
-        self.started.0.send_replace(true);
+        self.phase.send_replace(Phase::Running);
+    }
+
+    /// Whether anybody follows anything.
+    pub(super) fn is_followed(&self) -> bool {
+        !lock(&self.state).subscribers.is_empty()
+    }
+
+    /// Stops handing out, unless somebody has attached meanwhile. Whoever attaches later makes the feed run again, from a later position.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = lock(&self.state);
+        let unused = state.subscribers.is_empty();
+        if unused {
+            state.position = None;
+            self.phase.send_replace(Phase::Idle);
+        }
+        unused
     }
 
     /// Hands events out, in order; whoever has no room is cut off.
@@ -84,7 +129,10 @@ impl Registry {
 
     /// Cuts everybody off: the service stops.
     pub(super) fn close(&self) {
-        lock(&self.state).subscribers.clear();
+        let mut state = lock(&self.state);
+        state.subscribers.clear();
+        state.position = None;
+        self.phase.send_replace(Phase::Closed);
     }
 }
 
@@ -147,6 +195,25 @@ mod tests {
         let registry = Registry::default();
         registry.start_at(Position(0));
         registry
+    }
+
+    #[tokio::test]
+    async fn the_feed_rests_only_while_nobody_follows_and_runs_again_from_a_later_position() {
+        let registry = registry();
+        let topic = || Topic::User(UserId("a".to_owned()));
+        let attached = registry.attach(topic());
+        assert!(!registry.rest(), "somebody follows");
+        drop(attached);
+        assert!(registry.rest());
+        assert!(registry.attach(topic()).is_none(), "its position would be one that nobody reads from");
+        let mut waiting = std::pin::pin!(registry.running());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        registry.wanted().await;
+        registry.start_at(Position(7));
+        assert!(waiting.await);
+        assert_eq!(registry.attach(topic()).map(|attachment| attachment.position), Some(Position(7)));
+        registry.close();
+        assert!(!registry.running().await, "it stops");
     }
 
     #[test]

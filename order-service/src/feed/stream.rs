@@ -107,6 +107,5 @@ fn check(cursor: Cursor, after: Position) -> Result<(), FeedError> {
 }
 
 async fn attach(feed: &Feed, topic: Topic) -> Result<Attachment, FeedError> {
-    feed.running().await;
-    feed.attach(topic).ok_or(FeedError::Stopping)
+    feed.attach(topic).await.ok_or(FeedError::Stopping)
 }

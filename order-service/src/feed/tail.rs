@@ -5,6 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use database::Database;
 use sea_orm::DbErr;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Feed;
@@ -14,6 +15,8 @@ use crate::order::{Position, find};
 const BATCH_EVENTS: u64 = 1_000;
 /// The fallback when a hint is lost or the event was committed elsewhere.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Subscribers come back within this time when they change replicas or reload a page.
+const REST_AFTER: Duration = Duration::from_secs(10);
 /// Waits between attempts while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// The longest of these waits: subscribers notice the recovery at once.
@@ -21,12 +24,11 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationToken) {
     let work = async {
-        let mut position = start(&database).await;
-        feed.shared.registry.start_at(position);
         loop {
-            position = read_all(&feed, &database, position).await;
-            // A hint that came while reading is kept by `Notify`, so none is lost between the read and this wait.
-            let _ = tokio::time::timeout(POLL_INTERVAL, feed.shared.hint.notified()).await;
+            feed.shared.registry.wanted().await;
+            let position = start(&database).await;
+            feed.shared.registry.start_at(position);
+            follow(&feed, &database, position).await;
         }
     };
     tokio::select! {
@@ -34,6 +36,21 @@ pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationTo
         () = work => {}
     }
     feed.shared.registry.close();
+}
+
+/// Reads and hands out until nobody has followed anything for a while.
+async fn follow(feed: &Feed, database: &Database, mut position: Position) {
+    let mut followed = Instant::now();
+    loop {
+        position = read_all(feed, database, position).await;
+        if feed.shared.registry.is_followed() {
+            followed = Instant::now();
+        } else if followed.elapsed() > REST_AFTER && feed.shared.registry.rest() {
+            return;
+        }
+        // A hint that came while reading is kept by `Notify`, so none is lost between the read and this wait.
+        let _ = tokio::time::timeout(POLL_INTERVAL, feed.shared.hint.notified()).await;
+    }
 }
 
 async fn start(database: &Database) -> Position {
