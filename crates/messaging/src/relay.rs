@@ -55,7 +55,7 @@ impl Default for RelayOptions {
             publish_rows: 500,
             publishes_in_flight: 8,
             publish_timeout: Duration::from_secs(30),
-            mark_after: Duration::from_millis(10),
+            mark_after: Duration::from_millis(100),
             mark_rows: 1_000,
             shutdown_grace: Duration::from_secs(5),
         }
