@@ -6,6 +6,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use async_graphql::ValidationMode;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl};
 use graphql_transport::TransportOptions;
 use messaging::{
@@ -183,16 +184,17 @@ impl OrderService {
         let context = IntakeContext { database: database.clone(), relay, feed: feed.clone(), tasks_topic };
         let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
 
-        let schema = graphql::schema(Context { database: database.clone(), intake, feed });
+        let context = Context { database: database.clone(), intake, feed };
         let parts = EndpointParts {
-            schema,
+            schema: graphql::schema(context.clone(), ValidationMode::Fast),
             database: database.clone(),
             payments_url: settings.payments_url,
             verifier,
             transport: stages.transport(),
         };
         if let Some(listen) = &settings.subgraph_listen {
-            let router = endpoint::internal::router(&parts, settings.metrics.as_ref());
+            let schema = graphql::schema(context, ValidationMode::Strict);
+            let router = endpoint::internal::router(schema, &parts, settings.metrics.as_ref());
             stages.listener.spawn(serve::serve(serve::bind(listen).await?, router, stages.listener.clone()));
         }
         late.set(endpoint::router(parts, &settings.endpoint)?);

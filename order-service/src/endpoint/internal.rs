@@ -37,8 +37,8 @@ impl Executor for Subgraph {
 }
 
 /// `/graphql` of the subgraph alone, and `/metrics` if there is a recorder.
-pub(crate) fn router(parts: &EndpointParts, metrics: Option<&Metrics>) -> Router {
-    let subgraph = Subgraph { schema: parts.schema.clone(), database: parts.database.clone() };
+pub(crate) fn router(schema: OrdersSchema, parts: &EndpointParts, metrics: Option<&Metrics>) -> Router {
+    let subgraph = Subgraph { schema, database: parts.database.clone() };
     let authenticator = Arc::new(BearerTokens { verifier: parts.verifier.clone() });
     let router = graphql_transport::router(subgraph, authenticator, parts.transport.clone());
     match metrics {
