@@ -21,6 +21,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(6);
 /// Of `LISTEN`.
 const DEFAULT_PORT: u16 = 8000;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     program::report("order-service", dispatch(Cli::parse().command)).await

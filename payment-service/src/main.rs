@@ -18,6 +18,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(6);
 /// Of `LISTEN`.
 const DEFAULT_PORT: u16 = 8001;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     program::report("payment-service", dispatch(Cli::parse().command)).await

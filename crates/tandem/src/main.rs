@@ -5,10 +5,8 @@ mod cli;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use indicatif::ProgressBar;
 use runtime::{program, telemetry};
 use tandem::{
-    bench::latency,
     embedded::{self, Tandem},
     prove::prove,
 };
@@ -20,6 +18,9 @@ type Failure = Box<dyn std::error::Error>;
 
 /// For both services to finish what they have: below the 10 s after which orchestrators kill.
 const GRACE: Duration = Duration::from_secs(8);
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "one clear line is what a person needs")]
@@ -114,6 +115,8 @@ async fn bench_replica(args: cli::ReplicaArgs) -> Result<(), Failure> {
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::print_stdout, reason = "the figure is for people")]
 async fn bench(args: &BenchArgs) -> Result<(), Failure> {
+    use indicatif::ProgressBar;
+    use tandem::bench::latency;
     let bar = ProgressBar::new(u64::from(args.orders));
     let latency = latency::measure(u64::from(args.orders), &bar).await?;
     bar.finish_and_clear();

@@ -3,6 +3,8 @@
 pub mod latency;
 
 #[cfg(feature = "kafka")]
+mod costs;
+#[cfg(feature = "kafka")]
 pub mod figures;
 #[cfg(feature = "kafka")]
 pub mod load;
@@ -64,7 +66,9 @@ pub enum BenchError {
     #[error("unexpected answer: {0}")]
     Answer(String),
     /// What clients were told is not what is stored: a figure with a difference is no figure.
-    #[error("of {accepted} accepted orders {doubled} are doubled and {lost} lost, and {unasked} are stored that nobody asked for")]
+    #[error(
+        "of {accepted} accepted orders {doubled} are doubled and {lost} lost, and {unasked} are stored that nobody asked for"
+    )]
     Difference {
         /// Answers that said that an order was accepted.
         accepted: usize,

@@ -28,7 +28,8 @@ impl Pgbench {
     /// Looks in `PATH` and where packages put it; `None` when it is missing.
     pub fn find() -> Option<Self> {
         let in_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-        let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+        let packaged =
+            std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
         in_path.into_iter().chain(packaged).map(|folder| folder.join("pgbench")).find(|program| program.is_file()).map(Self)
     }
 

@@ -26,7 +26,8 @@ impl Progress {
 
     /// What happens now, and how long it takes.
     pub fn step(&self, what: impl AsRef<str>, takes: Duration) {
-        let text = format!("{}{}", what.as_ref(), if takes.is_zero() { String::new() } else { format!(" ({} s)", takes.as_secs()) });
+        let text =
+            format!("{}{}", what.as_ref(), if takes.is_zero() { String::new() } else { format!(" ({} s)", takes.as_secs()) });
         if self.bar.is_hidden() {
             tracing::info!("{}: {text}", self.figure);
         }

@@ -77,7 +77,14 @@ impl Serialize for Bar {
 
 impl Figure {
     /// A figure against a yardstick; without one its bar stays open.
-    pub fn new(number: u8, name: impl Into<String>, value: f64, unit: &'static str, yardstick: Option<Yardstick>, bar: Bar) -> Self {
+    pub fn new(
+        number: u8,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        yardstick: Option<Yardstick>,
+        bar: Bar,
+    ) -> Self {
         let ratio = yardstick.as_ref().filter(|yardstick| yardstick.value > 0.0).map(|yardstick| value / yardstick.value);
         Self { number, name: name.into(), value, unit, ratio, yardstick, bar, met: bar.is_met(value, ratio) }
     }

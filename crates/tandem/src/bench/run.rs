@@ -60,7 +60,9 @@ pub const FIGURES: [u8; 2] = [1, 2];
 pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     let pgbench = Pgbench::find();
     if pgbench.is_none() {
-        tracing::warn!("pgbench is not installed: THERE ARE NO YARDSTICKS and no ratios in this run. Install PostgreSQL's contrib programs");
+        tracing::warn!(
+            "pgbench is not installed: THERE ARE NO YARDSTICKS and no ratios in this run. Install PostgreSQL's contrib programs"
+        );
     }
     let starting = Progress::new("servers");
     starting.step("starting PostgreSQL and Kafka", Duration::ZERO);
@@ -82,7 +84,13 @@ impl Bench {
                 _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
             };
             for figure in &figures {
-                tracing::info!(number = figure.number, name = figure.name, value = figure.value, ratio = figure.ratio, "measured");
+                tracing::info!(
+                    number = figure.number,
+                    name = figure.name,
+                    value = figure.value,
+                    ratio = figure.ratio,
+                    "measured"
+                );
             }
             measured.extend(figures);
         }

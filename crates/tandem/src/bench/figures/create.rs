@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::bench::{
-    BenchError, Bench,
+    Bench, BenchError,
+    costs::Costs,
     load::{Load, Outcome, Pace},
     pgbench::Rate,
     progress::Progress,
@@ -43,7 +44,10 @@ pub async fn yardstick(bench: &Bench, progress: &Progress) -> Result<Option<Rate
     create_database(&bench.servers, "bench_yardstick_orders").await?;
     let url = bench.servers.database("bench_yardstick_orders");
     bench.execute(&url, TABLES).await?;
-    pgbench.best(&url, "one order and its outbox row per transaction", ORDER_SQL, bench.options.yardstick_seconds, progress).await.map(Some)
+    pgbench
+        .best(&url, "one order and its outbox row per transaction", ORDER_SQL, bench.options.yardstick_seconds, progress)
+        .await
+        .map(Some)
 }
 
 /// Measures.
@@ -56,7 +60,9 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let mut stage = Stage::start(&bench.servers, "create").await?;
     stage.payments.pause().await?;
     stage.orders.pause().await?;
+    let before = Costs::now(&stage)?;
     let outcome = run(bench, &stage, &progress, "create").await?;
+    tracing::info!("figure 1: {}", Costs::now(&stage)?.per_order(before, outcome.accepted.len()));
     verify::accepted_are_stored(&stage.orders_db, &outcome.accepted).await?;
     stage.stop().await?;
     progress.done();

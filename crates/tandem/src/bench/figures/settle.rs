@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bench::{
     Bench, BenchError,
+    costs::Costs,
     load::{Load, Pace, open_accounts},
     progress::Progress,
     report::{Bar, Figure, Yardstick},
@@ -55,10 +56,8 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     stage.stop().await?;
     progress.done();
     bench.settled_per_second = Some(per_second);
-    let yardstick = yardstick.map(|rate| Yardstick {
-        name: format!("pgbench of figure 1, best at {} clients", rate.clients),
-        value: rate.per_second,
-    });
+    let yardstick = yardstick
+        .map(|rate| Yardstick { name: format!("pgbench of figure 1, best at {} clients", rate.clients), value: rate.per_second });
     let name = format!("settled orders, open loop, {} s, lag not growing", bench.options.sustained().as_secs());
     Ok(vec![Figure::new(2, name, per_second, "orders/s", yardstick, Bar::AtLeastTimes(0.5))])
 }
@@ -75,7 +74,9 @@ pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Res
     let mut rate = capacity(bench, stage, progress, &mut accepted).await? * FIRST_RATE;
     for run in RUNS {
         progress.step(format!("{rate:.0} orders/s"), bench.options.sustained());
+        let before = Costs::now(stage)?;
         let minute = sustain(stage, run, rate, Duration::from_secs(5), bench.options.sustained()).await?;
+        tracing::info!("figure 2 at {rate:.0} orders/s: {}", Costs::now(stage)?.per_order(before, minute.accepted.len()));
         accepted.extend(minute.accepted);
         verify::accepted_are_settled(stage, &accepted).await?;
         if minute.sustained {
@@ -93,7 +94,7 @@ const RUNS: [&str; MAX_TRIES as usize] = ["try-1", "try-2", "try-3", "try-4", "t
 async fn capacity(bench: &Bench, stage: &Stage, progress: &Progress, accepted: &mut Vec<OrderId>) -> Result<f64, BenchError> {
     let (warm_up, measured) = (Duration::from_secs(3), bench.options.measured());
     progress.step("capacity, closed loop", warm_up + measured);
-    let load = Load { run: "capacity", clients: 64, pace: Pace::Closed, warm_up, measured };
+    let load = Load { run: "capacity", clients: CONNECTIONS, pace: Pace::Closed, warm_up, measured };
     let started = Instant::now();
     let outcome = load.run(stage.target(USERS)?).await?;
     let created = outcome.accepted.len() as f64;
@@ -106,7 +107,13 @@ async fn capacity(bench: &Bench, stage: &Stage, progress: &Progress, accepted: &
 ///
 /// # Errors
 /// [`BenchError`], also when orders stay unsettled afterwards.
-pub async fn sustain(stage: &Stage, run: &'static str, rate: f64, warm_up: Duration, measured: Duration) -> Result<Sustained, BenchError> {
+pub async fn sustain(
+    stage: &Stage,
+    run: &'static str,
+    rate: f64,
+    warm_up: Duration,
+    measured: Duration,
+) -> Result<Sustained, BenchError> {
     let before = Counts::read(stage).await?;
     let load = Load { run, clients: CONNECTIONS, pace: Pace::Open(rate), warm_up, measured };
     let started = Instant::now();
@@ -134,7 +141,11 @@ pub async fn sustain(stage: &Stage, run: &'static str, rate: f64, warm_up: Durat
     let grown = mean(&lags[lags.len() - third..]) - mean(&lags[..third]);
     let settled = before.settled + outcome.accepted.len() as i64;
     wait_until_settled(stage, usize::try_from(settled).unwrap_or_default()).await?;
-    Ok(Sustained { per_second, sustained: grown <= rate * LAG_SLACK_SECONDS && per_second >= 0.98 * rate, accepted: outcome.accepted })
+    Ok(Sustained {
+        per_second,
+        sustained: grown <= rate * LAG_SLACK_SECONDS && per_second >= 0.98 * rate,
+        accepted: outcome.accepted,
+    })
 }
 
 struct Counts {
@@ -145,7 +156,8 @@ impl Counts {
     /// Each order has one event when it is created and one when it is decided; the counter counts both, and costs one row to read.
     async fn read(stage: &Stage) -> Result<Self, BenchError> {
         let events = stage::number(&stage.orders_db, "SELECT next - 1 FROM event_cursor").await?;
-        let created = stage::number(&stage.orders_db, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM order_number").await?;
+        let created =
+            stage::number(&stage.orders_db, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM order_number").await?;
         Ok(Self { settled: events - created })
     }
 }

@@ -90,7 +90,8 @@ impl Load {
     pub async fn run(self, target: Target) -> Result<Outcome, BenchError> {
         on_own_thread(move || async move {
             let shared = Arc::new(Shared::new(self, &target)?);
-            let clients = try_join_all((0..shared.load.clients).map(|client| Client::open(client, &shared, target.address))).await?;
+            let clients =
+                try_join_all((0..shared.load.clients).map(|client| Client::open(client, &shared, target.address))).await?;
             // Only now, so that connecting is nobody's latency.
             let start = Instant::now();
             let mut outcome = Outcome { accepted: Vec::new(), latency: histogram()?, per_second: 0.0 };
@@ -263,7 +264,9 @@ mod tests {
     #[test]
     fn only_an_accepted_order_is_an_answer() {
         let id = OrderId::generate();
-        let accepted = format!(r#"{{"data":{{"createOrder":{{"order":{{"id":"{id}","number":"1","status":"PENDING"}},"userErrors":[]}}}}}}"#);
+        let accepted = format!(
+            r#"{{"data":{{"createOrder":{{"order":{{"id":"{id}","number":"1","status":"PENDING"}},"userErrors":[]}}}}}}"#
+        );
         assert_eq!(created(accepted.as_bytes()).unwrap(), id);
         for refused in [
             r#"{"data":{"createOrder":{"order":null,"userErrors":[{"code":"AMOUNT_TOO_LARGE","message":"m"}]}}}"#,

@@ -96,6 +96,13 @@ impl Stage {
     }
 }
 
+/// Where a service writes its log.
+fn log(service: &str) -> Result<std::fs::File, BenchError> {
+    let folder = std::path::Path::new("target/bench");
+    std::fs::create_dir_all(folder)?;
+    Ok(std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{service}.log")))?)
+}
+
 /// What the user with this number is called.
 pub fn user_name(user: usize) -> String {
     format!("bench-user-{user}")
@@ -106,11 +113,11 @@ impl Replica {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["bench-replica", service])
             .env_remove("JWT_SECRET")
-            // Everything else would be written to the person who waits for figures.
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // As verbose as without further settings, but not to the person who waits for figures.
+            .stderr(log(service)?)
             .kill_on_drop(true)
             .spawn()?;
         let ended = || BenchError::Unexpected(format!("{service} ended before it was ready"));

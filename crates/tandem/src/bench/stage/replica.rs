@@ -92,9 +92,13 @@ pub async fn run_payments(settings: ReplicaSettings) -> Result<(), BenchError> {
     };
     let service = PaymentService::start(app, broker, settings.verifier()?).await.map_err(unexpected)?;
     service.health().ready().await;
-    obey(service.address(), service.address(), async |pause| {
-        if pause { service.pause_consumer().await } else { service.resume_consumer() }
-    })
+    obey(
+        service.address(),
+        service.address(),
+        async |pause| {
+            if pause { service.pause_consumer().await } else { service.resume_consumer() }
+        },
+    )
     .await?;
     service.stop().await;
     Ok(())
