@@ -15,7 +15,7 @@ pub struct OrdersMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for OrdersMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreateOrders), Box::new(SettleInPlace)]
+        vec![Box::new(CreateOrders), Box::new(SettleInPlace), Box::new(TraceEvents)]
     }
 }
 
@@ -167,5 +167,21 @@ impl MigrationTrait for SettleInPlace {
         let sqlite = manager.get_database_backend() == DbBackend::Sqlite;
         execute(manager, if sqlite { IN_PLACE_ON_SQLITE } else { IN_PLACE_ON_POSTGRES }).await?;
         index_only_what_waits(manager, "outbox_orders").await
+    }
+}
+
+/// An event carries the trace of the order that it tells of, so that telling it is seen in that trace on every replica.
+struct TraceEvents;
+
+impl MigrationName for TraceEvents {
+    fn name(&self) -> &'static str {
+        "orders_0003_trace_events"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for TraceEvents {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        execute(manager, "ALTER TABLE order_events ADD COLUMN traceparent TEXT;").await
     }
 }

@@ -10,6 +10,7 @@ use runtime::{
     broker_settings::BrokerArgs,
     service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
     settings::SettingError,
+    traces::{TraceArgs, TraceExport},
 };
 
 /// Order Service: accepts orders, follows their payment, and shows both, live, through one GraphQL API.
@@ -43,6 +44,16 @@ pub enum Command {
 /// Where Payments is when both services run on one machine without further settings.
 const DEFAULT_PAYMENTS_URL: &str = "http://localhost:8001/graphql";
 
+impl Command {
+    /// Where its traces go; only a replica has some.
+    pub fn traces(&self) -> Result<Option<TraceExport>, SettingError> {
+        match self {
+            Self::Run(args) => args.traces.export("order-service"),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// What one replica needs to know.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -54,6 +65,8 @@ pub struct RunArgs {
     pub auth: AuthArgs,
     #[command(flatten)]
     drain: DrainArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Where to serve the public endpoint: host:port.
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8000")]
     listen: String,

@@ -1,7 +1,11 @@
 //! From a message to a use case, inside the consumer's transaction.
 
 use async_trait::async_trait;
-use messaging::{Delivery, Handler, HandlerError};
+use messaging::{
+    Delivery, Handler, HandlerError,
+    message::header,
+    trace::{SpanKind, Step},
+};
 use schema::{EventId, EventSource as _, PaymentResult, Timestamp};
 use sea_orm::DatabaseTransaction;
 
@@ -21,17 +25,20 @@ pub struct PaymentResults {
 
 #[async_trait]
 impl Handler for PaymentResults {
-    type Committed = usize;
+    /// How many orders changed, and the steps of the traces that go through here; they end with the commit.
+    type Committed = (usize, Vec<Step>);
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<usize, HandlerError> {
-        let results = batch.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        settle_orders_batch(tx, &results, Timestamp::now()).await.map_err(|error| match error {
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
+        let mut steps = Vec::new();
+        let results = batch.iter().map(|delivery| read(delivery, &mut steps)).collect::<Result<Vec<_>, _>>()?;
+        let settled = settle_orders_batch(tx, &results, Timestamp::now()).await.map_err(|error| match error {
             SettleError::Database(error) => error.into(),
             refusal => HandlerError::permanent(refusal),
-        })
+        })?;
+        Ok((settled, steps))
     }
 
-    async fn committed(&self, settled: usize) {
+    async fn committed(&self, (settled, _steps): Self::Committed) {
         if settled > 0 {
             metrics::counter!("orders_settled_total").increment(settled as u64);
             self.feed.hint();
@@ -39,8 +46,13 @@ impl Handler for PaymentResults {
     }
 }
 
-fn read(delivery: &Delivery) -> Result<ReceivedResult, HandlerError> {
+fn read(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<ReceivedResult, HandlerError> {
     let event_id = EventId(delivery.event_id()?);
     let result = PaymentResult::from_message(delivery.event_type(), &delivery.payload).map_err(HandlerError::permanent)?;
-    Ok(ReceivedResult { event_id, result })
+    let step =
+        delivery.headers.get_str(header::TRACEPARENT).and_then(|sent| Step::after(sent, "settle order", SpanKind::Consumer));
+    let step = step.map(|step| step.with("order.id", result.order_id));
+    let traceparent = step.as_ref().map(Step::traceparent);
+    steps.extend(step);
+    Ok(ReceivedResult { event_id, result, traceparent })
 }

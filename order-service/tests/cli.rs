@@ -34,6 +34,8 @@ fn a_wrong_setting_is_named_with_what_was_read_and_what_is_allowed() {
         ("INTROSPECTION", "1", "true or false"),
         ("CORS_ORIGINS", "shop", "https://"),
         ("MIGRATE_ON_START", "no", "true or false"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "tempo:4318", "http://tempo:4318"),
+        ("OTEL_TRACES_SAMPLER", "some", "parentbased_traceidratio"),
     ] {
         let environment: Vec<(&str, &str)> =
             good.iter().copied().filter(|(known, _)| *known != name).chain([(name, wrong)]).collect();

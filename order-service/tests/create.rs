@@ -17,6 +17,7 @@ fn order(user: &str, minor: i64, key: Option<&str>) -> NewOrder {
         total: Money { minor, currency: CurrencyCode::EUR },
         description: "a book".to_owned(),
         idempotency_key: key.map(ToOwned::to_owned),
+        traceparent: None,
     }
 }
 

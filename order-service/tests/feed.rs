@@ -36,6 +36,7 @@ async fn create(db: &Database) -> Order {
         total: Money { minor: 1, currency: CurrencyCode::EUR },
         description: "a book".to_owned(),
         idempotency_key: None,
+        traceparent: None,
     };
     let created = db
         .transaction("test", move |tx| {
@@ -57,7 +58,7 @@ async fn pay(db: &Database, order: &Order) {
         rejection_reason: None,
         decided_at_ms: Timestamp::now(),
     };
-    let results = vec![ReceivedResult { event_id: EventId::generate(), result }];
+    let results = vec![ReceivedResult { event_id: EventId::generate(), result, traceparent: None }];
     db.transaction("test", move |tx| {
         Box::pin(async move {
             settle_orders_batch(tx, &results, Timestamp::now()).await.unwrap();
@@ -90,6 +91,7 @@ fn first_event(order_id: OrderId) -> NewEvent {
         rejection_reason: None,
         occurred_at_ms: Timestamp::now(),
         source_event_id: None,
+        traceparent: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn order(minor: i64, key: String) -> NewOrder {
         total: Money { minor, currency: CurrencyCode::EUR },
         description: "a book".to_owned(),
         idempotency_key: Some(key),
+        traceparent: None,
     }
 }
 

@@ -21,6 +21,7 @@ async fn create(db: &Database) -> Order {
         total: Money { minor: 1, currency: CurrencyCode::EUR },
         description: "a book".to_owned(),
         idempotency_key: None,
+        traceparent: None,
     };
     let created = db
         .transaction("test", move |tx| {
@@ -115,7 +116,7 @@ on_both!(OrdersMigrator;
             rejection_reason: None,
             decided_at_ms: Timestamp::now(),
         };
-        let results = vec![ReceivedResult { event_id: EventId::generate(), result }];
+        let results = vec![ReceivedResult { event_id: EventId::generate(), result, traceparent: None }];
         db.transaction("test", move |tx| Box::pin(async move {
             settle_orders_batch(tx, &results, Timestamp::now()).await.unwrap();
             Ok::<_, DatabaseError>(())

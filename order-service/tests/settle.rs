@@ -19,6 +19,7 @@ async fn create(db: &Database, count: usize) -> Vec<Order> {
             total: Money { minor: n as i64 + 1, currency: CurrencyCode::EUR },
             description: "a book".to_owned(),
             idempotency_key: None,
+            traceparent: None,
         })
         .collect();
     let created = db
@@ -48,7 +49,7 @@ fn rejected(order: &Order) -> ReceivedResult {
 fn result(order_id: OrderId, outcome: PaymentOutcome, rejection_reason: Option<RejectionReason>) -> ReceivedResult {
     let result =
         PaymentResult { order_id, user_id: UserId("ada".to_owned()), outcome, rejection_reason, decided_at_ms: Timestamp::now() };
-    ReceivedResult { event_id: EventId::generate(), result }
+    ReceivedResult { event_id: EventId::generate(), result, traceparent: None }
 }
 
 /// The error as text: it has to pass through the database's own error type.

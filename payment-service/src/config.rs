@@ -5,6 +5,7 @@ use runtime::{
     broker_settings::BrokerArgs,
     service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, listen_address},
     settings::SettingError,
+    traces::{TraceArgs, TraceExport},
 };
 
 use payment_service::{Settings, Topics};
@@ -33,6 +34,16 @@ pub enum Command {
     Schema,
 }
 
+impl Command {
+    /// Where its traces go; only a replica has some.
+    pub fn traces(&self) -> Result<Option<TraceExport>, SettingError> {
+        match self {
+            Self::Run(args) => args.traces.export("payment-service"),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// What one replica needs to know.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -44,6 +55,8 @@ pub struct RunArgs {
     pub auth: AuthArgs,
     #[command(flatten)]
     drain: DrainArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Where to serve the subgraph: host:port.
     #[arg(long, env = "LISTEN", value_name = "HOST:PORT", default_value = "0.0.0.0:8001")]
     listen: String,

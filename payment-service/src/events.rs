@@ -3,7 +3,11 @@
 //! A message that is no payment task is a permanent error: the loop finds it by bisection and puts it away as a dead letter.
 
 use async_trait::async_trait;
-use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header};
+use messaging::{
+    Delivery, Handler, HandlerError, RelayHandle,
+    message::header,
+    trace::{SpanKind, Step},
+};
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
 use sea_orm::DatabaseTransaction;
 
@@ -29,14 +33,16 @@ impl PaymentTasks {
 
 #[async_trait]
 impl Handler for PaymentTasks {
-    type Committed = Settled;
+    /// With the steps of the traces that go through here; they end with the commit.
+    type Committed = (Settled, Vec<Step>);
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Settled, HandlerError> {
-        let tasks = batch.iter().map(read_task).collect::<Result<Vec<_>, _>>()?;
-        Ok(decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?)
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
+        let mut steps = Vec::new();
+        let tasks = batch.iter().map(|delivery| read_task(delivery, &mut steps)).collect::<Result<Vec<_>, _>>()?;
+        Ok((decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?, steps))
     }
 
-    async fn committed(&self, settled: Settled) {
+    async fn committed(&self, (settled, _steps): Self::Committed) {
         let count = |name: &'static str, value: usize| metrics::counter!(name).increment(value as u64);
         count("payments_paid_total", settled.paid);
         count("payments_rejected_total", settled.rejected);
@@ -46,8 +52,17 @@ impl Handler for PaymentTasks {
     }
 }
 
-fn read_task(delivery: &Delivery) -> Result<Task, HandlerError> {
+fn read_task(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<Task, HandlerError> {
     let event_id = EventId(delivery.event_id()?);
     let payment = PaymentTask::from_message(delivery.event_type(), &delivery.payload).map_err(HandlerError::permanent)?;
-    Ok(Task { event_id, payment, traceparent: delivery.headers.get(header::TRACEPARENT).cloned() })
+    let step =
+        delivery.headers.get_str(header::TRACEPARENT).and_then(|sent| Step::after(sent, "decide payment", SpanKind::Consumer));
+    let step = step.map(|step| step.with("order.id", payment.order_id));
+    let traceparent = match &step {
+        Some(step) => Some(step.traceparent().into()),
+        // Not recorded here, but perhaps by those who come after.
+        None => delivery.headers.get(header::TRACEPARENT).cloned(),
+    };
+    steps.extend(step);
+    Ok(Task { event_id, payment, traceparent })
 }

@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use runtime::auth::TokenVerifier;
+use runtime::{auth::TokenVerifier, traces::traced};
 use schema::graphql::{ErrorCode, GraphqlError};
 
 use crate::graphql::PaymentsSchema;
@@ -38,10 +38,11 @@ struct Endpoint {
 
 /// `POST /graphql`; anything but JSON is 415, a bad token 401.
 pub fn router(schema: LateSchema, verifier: TokenVerifier) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/graphql", post(graphql))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Endpoint { schema, verifier })
+        .with_state(Endpoint { schema, verifier });
+    traced(router)
 }
 
 async fn graphql(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {

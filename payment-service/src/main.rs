@@ -23,7 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    program::report("payment-service", dispatch(Cli::parse().command)).await
+    let command = Cli::parse().command;
+    let traces = command.traces();
+    program::report("payment-service", traces, dispatch(command)).await
 }
 
 async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {

@@ -68,6 +68,8 @@ fn a_wrong_setting_is_named_with_what_was_read_and_what_is_allowed() {
     for (name, value, allowed) in [
         ("LISTEN", "8001", "host:port"),
         ("MIGRATE_ON_START", "perhaps", "true or false"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "tempo:4318", "http://tempo:4318"),
+        ("OTEL_TRACES_SAMPLER", "some", "parentbased_traceidratio"),
         ("TOPIC_PREFIX", "a/b", "letters, digits"),
         ("KAFKA_BROKERS", "kafka", "host:port"),
         ("JWKS", "/no/such/file", "a readable file"),

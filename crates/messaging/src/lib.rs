@@ -35,6 +35,11 @@
 //! `messaging_consumer_held_partitions`, `messaging_dead_letters_total`. Embedded broker:
 //! `messaging_log_commit_records`.
 //!
+//! # Traces
+//!
+//! A row whose headers carry a sampled `traceparent` is published by a span of its own, below which the message's receivers go on: see
+//! [`trace`]. It stands in the table with the row, so it survives a crash.
+//!
 //! # Brokers
 //!
 //! [`Broker`] and [`Consumer`] are what is needed of one. [`EmbeddedBroker`] is a durable log in a SQLite file for one
@@ -58,6 +63,7 @@ pub mod relay;
 mod sql;
 pub mod sweeper;
 mod topics;
+pub mod trace;
 
 pub use broker::{Batch, Broker, BrokerError, Consumer, TopicPartition, TopicSpec, dead_letter_topic};
 pub use consumer::{BoxError, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, DeadLetter, Handler, HandlerError};

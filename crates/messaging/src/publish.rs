@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::broker::{Broker, BrokerError};
 use crate::outbox::{OutboxRow, OutboxTable};
+use crate::trace;
 
 /// What became of some rows.
 pub(crate) struct Outcome {
@@ -27,16 +28,12 @@ pub(crate) async fn publish_rows(broker: &dyn Broker, table: OutboxTable, rows: 
     let count = rows.len();
     metrics::histogram!("messaging_publish_batch_rows", "outbox" => table.0)
         .record(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
-    let (ids, records): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.id, row.into_record())).unzip();
+    let (ids, mut records): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.id, row.into_record())).unzip();
+    let steps = trace::publishing(&ids, &mut records);
     let Ok(answers) = tokio::time::timeout(timeout, broker.publish(&records)).await else {
-        return Outcome {
-            acknowledged: Vec::new(),
-            failure: Some(Failure {
-                rows: count,
-                all: true,
-                error: BrokerError::unavailable(format!("no answer within {timeout:?}")),
-            }),
-        };
+        let error = BrokerError::unavailable(format!("no answer within {timeout:?}"));
+        steps.iter().for_each(|(_, step)| step.fail(&error));
+        return Outcome { acknowledged: Vec::new(), failure: Some(Failure { rows: count, all: true, error }) };
     };
     let mut acknowledged = Vec::with_capacity(count);
     let mut first_error: Option<BrokerError> = None;
@@ -44,6 +41,9 @@ pub(crate) async fn publish_rows(broker: &dyn Broker, table: OutboxTable, rows: 
         match answer {
             Ok(()) => acknowledged.push(id),
             Err(error) => {
+                if let Some((_, step)) = steps.iter().find(|(published, _)| *published == id) {
+                    step.fail(&error);
+                }
                 if error.is_transient() {
                     first_error = first_error.filter(BrokerError::is_transient).or(Some(error));
                 } else {

@@ -23,6 +23,7 @@ pub mod settings;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traces;
 
 /// Makes `ring` the process's TLS provider. Called by what needs TLS here; harmless to repeat.
 pub fn install_tls_provider() {

@@ -4,13 +4,24 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use crate::{
     lifecycle::Shutdown,
+    settings::SettingError,
     telemetry::{self, LogFormat},
+    traces::TraceExport,
 };
 
-/// Runs a command with logs on stderr. A failure is one line on stderr, after the program's name, and a non-zero exit code.
-pub async fn report(program: &str, command: impl Future<Output = Result<(), Box<dyn Error>>>) -> ExitCode {
-    // Dropped last: what was logged on the way out is still written.
-    let _telemetry = match telemetry::init(LogFormat::Auto) {
+/// Runs a command with logs on stderr and traces as its settings say. A failure is one line on stderr, after the program's name, and a
+/// non-zero exit code.
+pub async fn report(
+    program: &str,
+    traces: Result<Option<TraceExport>, SettingError>,
+    command: impl Future<Output = Result<(), Box<dyn Error>>>,
+) -> ExitCode {
+    let traces = match traces {
+        Ok(traces) => traces,
+        Err(error) => return failed(program, &error),
+    };
+    // Dropped last: what was logged and traced on the way out is still sent.
+    let _telemetry = match telemetry::init_with(LogFormat::Auto, traces.as_ref()) {
         Ok(guard) => guard,
         Err(error) => return failed(program, &error),
     };

@@ -1,12 +1,16 @@
-//! Logs. They go to stderr, because stdout belongs to what a command was asked for (a token, the
-//! start banner).
+//! Logs and traces. Logs go to stderr, because stdout belongs to what a command was asked for (a token, the
+//! start banner); traces to a collector, if one is set ([`crate::traces`]).
 
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
+
+use crate::traces::TraceExport;
 
 /// What is logged when `RUST_LOG` says nothing: the services' own events, and of the libraries
 /// only what somebody should look at.
@@ -54,6 +58,10 @@ pub enum TelemetryError {
         /// What the parser says.
         reason: String,
     },
+    /// Traces cannot be exported.
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Export(#[from] crate::traces::export::ExportError),
     /// It was set up before, by somebody else.
     #[error(transparent)]
     AlreadyInitialized(#[from] TryInitError),
@@ -61,8 +69,11 @@ pub enum TelemetryError {
 
 /// Keeps telemetry alive; flushes what is buffered when dropped. Hold it until the end of `main`.
 #[must_use = "telemetry is flushed when this is dropped"]
-#[derive(Debug)]
-pub struct TelemetryGuard(());
+#[derive(Debug, Default)]
+pub struct TelemetryGuard {
+    #[cfg(feature = "otlp")]
+    _traces: Option<crate::traces::export::Exporting>,
+}
 
 impl Drop for TelemetryGuard {
     fn drop(&mut self) {
@@ -78,22 +89,61 @@ impl Drop for TelemetryGuard {
 ///
 /// A malformed `RUST_LOG`, and a second call.
 pub fn init(format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
+    init_with(format, None)
+}
+
+/// [`init`], and exports traces. What is logged does not decide what is traced.
+///
+/// # Errors
+///
+/// As [`init`], and when the exporter cannot be set up.
+pub fn init_with(format: LogFormat, export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref())?;
-    let json = match format {
+    let guard = subscribe(filter, format, export)?;
+    if is_json(format) {
+        log_panics();
+    }
+    Ok(guard)
+}
+
+#[cfg(feature = "otlp")]
+fn subscribe(filter: EnvFilter, format: LogFormat, export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
+    let Some(export) = export else { return only_log(filter, format) };
+    let (traces, exporting) = crate::traces::export::install(&crate::traces::export::provider(export)?);
+    Registry::default().with(lines(format).with_filter(filter)).with(traces).try_init()?;
+    Ok(TelemetryGuard { _traces: Some(exporting) })
+}
+
+/// Without the feature there is no setting that comes this far with an export.
+#[cfg(not(feature = "otlp"))]
+fn subscribe(filter: EnvFilter, format: LogFormat, _: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
+    only_log(filter, format)
+}
+
+/// The filter applies to everything, which costs least where nothing is logged.
+fn only_log(filter: EnvFilter, format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
+    Registry::default().with(filter).with(lines(format)).try_init()?;
+    Ok(TelemetryGuard::default())
+}
+
+fn is_json(format: LogFormat) -> bool {
+    match format {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
-    };
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if json {
-        registry.with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false)).try_init()?;
-        log_panics();
-    } else {
-        let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        registry.with(layer.with_ansi(ansi).with_target(false)).try_init()?;
     }
-    Ok(TelemetryGuard(()))
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn tracing_subscriber::Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if is_json(format) {
+        return layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed();
+    }
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    layer.with_ansi(ansi).with_target(false).boxed()
 }
 
 fn filter(read: Option<&str>) -> Result<EnvFilter, TelemetryError> {

@@ -6,7 +6,7 @@ use async_graphql::{Data, Executor, Request, Response};
 use axum::Router;
 use futures_util::stream::BoxStream;
 use gateway::Caller;
-use runtime::metrics::Metrics;
+use runtime::{metrics::Metrics, traces::traced};
 
 use super::{EndpointParts, authenticator::BearerTokens};
 use crate::graphql::{self, OrdersSchema, Viewer};
@@ -40,7 +40,7 @@ impl Executor for Subgraph {
 pub(crate) fn router(schema: OrdersSchema, parts: &EndpointParts, metrics: Option<&Metrics>) -> Router {
     let subgraph = Subgraph { schema, database: parts.database.clone() };
     let authenticator = Arc::new(BearerTokens { verifier: parts.verifier.clone() });
-    let router = graphql_transport::router(subgraph, authenticator, parts.transport.clone());
+    let router = traced(graphql_transport::router(subgraph, authenticator, parts.transport.clone()));
     match metrics {
         Some(metrics) => router.merge(metrics.router()),
         None => router,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::{Router, http::HeaderMap, middleware, routing::get};
 use gateway::{Caller, Gateway, GatewayError, HttpSubgraph, HttpSubgraphOptions, Limits, LocalSubgraph, Subgraph, SubgraphError};
 use graphql_transport::{OriginPattern, TransportOptions};
-use runtime::{auth::TokenVerifier, settings::SettingError};
+use runtime::{auth::TokenVerifier, settings::SettingError, traces::traced};
 use tower_http::{cors::CorsLayer, trace::TraceLayer};
 
 use self::authenticator::BearerTokens;
@@ -122,7 +122,7 @@ pub fn router(parts: EndpointParts, options: &EndpointOptions) -> Result<Router,
         router = router.merge(pages::graphiql(options)).route("/docs", get(pages::docs));
     }
     let transport = TransportOptions { allowed_origins: Some(options.cors_origins.clone()), ..parts.transport };
-    router = router.merge(graphql_transport::router(gateway, authenticator, transport));
+    router = router.merge(traced(graphql_transport::router(gateway, authenticator, transport)));
     router = router.layer(cors(&options.cors_origins));
     if options.loopback_only {
         router = router.layer(middleware::from_fn(guard::require_loopback_host));

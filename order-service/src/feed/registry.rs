@@ -188,6 +188,7 @@ mod tests {
             rejection_reason: None,
             occurred_at_ms: Timestamp(0),
             source_event_id: Some(EventId::generate()),
+            traceparent: None,
         }
     }
 

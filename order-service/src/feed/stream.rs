@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_stream::try_stream;
 use database::Database;
+use messaging::trace::{SpanKind, Step};
 use schema::{OrderId, UserId};
 use sea_orm::DbErr;
 use tokio_stream::Stream;
@@ -51,14 +52,18 @@ pub fn of_order(feed: Feed, database: Database, order: OrderId) -> impl Stream<I
             for event in missed.into_iter().skip(skip) {
                 version = event.version;
                 let last = event.status.is_final();
+                let push = pushing(&event);
                 yield Arc::new(event);
+                drop(push);
                 if last { return; }
             }
             while let Some(event) = attachment.events.recv().await {
                 if event.version <= version { continue; }
                 version = event.version;
                 let last = event.status.is_final();
+                let push = pushing(&event);
                 yield event;
+                drop(push);
                 if last { return; }
             }
         }
@@ -85,19 +90,30 @@ pub fn of_user(
                 let more = past.len() as u64 == REPLAY_EVENTS;
                 for event in past {
                     position = event.position;
+                    let push = pushing(&event);
                     yield Arc::new(event);
+                    drop(push);
                 }
                 if !more { break; }
             }
             while let Some(event) = attachment.events.recv().await {
                 if event.position <= position { continue; }
                 position = event.position;
+                let push = pushing(&event);
                 yield event;
+                drop(push);
             }
             // Cut off: go on where this attachment stopped, also when it saw no event.
             seen = Some(position);
         }
     }
+}
+
+/// The last step of an order's trace: from handing an event out until its subscriber asks for the next one, which it does when this one
+/// was written to its socket.
+fn pushing(event: &OrderEvent) -> Option<Step> {
+    let step = Step::after(event.traceparent.as_deref()?, "push order event", SpanKind::Producer)?;
+    Some(step.with("order.id", event.order_id).with("order.version", event.version))
 }
 
 /// A position of which everything later is still there.

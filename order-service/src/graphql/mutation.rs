@@ -57,7 +57,7 @@ async fn create(ctx: &Context<'_>, input: CreateOrderInput) -> Result<CreateOrde
         Ok(checked) => checked,
         Err(user_errors) => return Ok(CreateOrderPayload { order: None, user_errors }),
     };
-    let order = NewOrder { user_id, total, description: input.description, idempotency_key };
+    let order = NewOrder { user_id, total, description: input.description, idempotency_key, traceparent: None };
     match services.intake.create(order).await {
         Ok(CreateOutcome::Created(order) | CreateOutcome::AlreadyCreated(order)) => {
             Ok(CreateOrderPayload { order: Some(OrderObject(order)), user_errors: Vec::new() })

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use database::array::Columns;
-use messaging::{CloudEvent, OutboxRow, OutboxTable, outbox};
+use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 use sha2::{Digest as _, Sha256};
@@ -34,6 +34,8 @@ pub struct NewOrder {
     pub description: String,
     /// Makes repeating the call harmless.
     pub idempotency_key: Option<String>,
+    /// The trace that it belongs to, if that is sampled: the header for its payment task.
+    pub traceparent: Option<String>,
 }
 
 /// What became of a [`NewOrder`].
@@ -62,7 +64,7 @@ pub struct Created {
 /// What the database says: the transaction is then to be rolled back, and a batch may be tried again one by one, so that a row that the
 /// database refuses fails only its own caller.
 pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
-    let mut candidates = candidates(tx, distinct(new), new).await?;
+    let (mut candidates, traces) = candidates(tx, distinct(new), new).await?;
     let inserted = insert_batch(tx, &candidates).await?;
     for order in &mut candidates {
         order.number = inserted.get(&order.id).copied().unwrap_or(order.number);
@@ -70,13 +72,25 @@ pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, ne
     let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains_key(&order.id));
     let earlier = find_by_key_batch(tx, &lost).await?;
 
-    let outbox = created.iter().map(|order| payment_task(order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
+    let outbox = created.iter().map(|order| first_task(order, tasks_topic, &traces)).collect::<Result<Vec<_>, _>>()?;
     outbox::insert_batch(tx, OUTBOX, &outbox).await?;
     resend::insert_batch(tx, &created).await?;
-    event::append_batch(tx, &created.iter().map(first_event).collect::<Vec<_>>()).await?;
+    event::append_batch(tx, &created.iter().map(|order| first_event(order, &traces)).collect::<Vec<_>>()).await?;
 
     let outcomes = outcomes(new, created, &earlier)?;
     Ok(Created { outcomes, outbox })
+}
+
+/// The `traceparent` of orders whose trace is sampled: of few or none.
+type Traces = HashMap<OrderId, String>;
+
+/// The payment task of a new order; goes on with the trace of the call.
+fn first_task(order: &Order, topic: &str, traces: &Traces) -> Result<OutboxRow, DbErr> {
+    let task = payment_task(order, topic)?;
+    Ok(match traces.get(&order.id) {
+        Some(traceparent) => task.with_header(header::TRACEPARENT, traceparent.clone()),
+        None => task,
+    })
 }
 
 /// The payment task of an order, to be published under the order's own event id: the first time and every time again.
@@ -132,11 +146,15 @@ fn distinct(new: &[NewOrder]) -> Vec<&NewOrder> {
 
 /// Gives each order its id. Its number is known when it is in: numbers of a transaction that fails, and of orders that lose against an
 /// earlier use of their key, are lost; nobody promised numbers without holes.
-async fn candidates(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOrder]) -> Result<Vec<Order>, DbErr> {
+async fn candidates(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOrder]) -> Result<(Vec<Order>, Traces), DbErr> {
     debug_assert!(distinct.len() <= new.len() && new.len() <= MAX_BATCH, "the intake bounds its batches");
     let first = first_number(tx, distinct.len()).await?;
+    let mut traces = Traces::new();
     let order = |(new, number): (&NewOrder, i64)| {
         let id = OrderId::generate();
+        if let Some(traceparent) = &new.traceparent {
+            traces.insert(id, traceparent.clone());
+        }
         Order {
             id,
             number,
@@ -153,7 +171,8 @@ async fn candidates(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[N
             idempotency_key: new.idempotency_key.clone(),
         }
     };
-    Ok(distinct.into_iter().zip(first..).map(order).collect())
+    let orders = distinct.into_iter().zip(first..).map(order).collect();
+    Ok((orders, traces))
 }
 
 /// SQLite has no sequences but a counter row. On PostgreSQL the sequence gives the numbers while the rows are inserted.
@@ -213,7 +232,7 @@ async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[Order]) -> Result<H
     Ok(orders.into_iter().filter_map(|order| Some((key_of(&order.user_id, order.idempotency_key.as_ref())?, order))).collect())
 }
 
-fn first_event(order: &Order) -> NewEvent {
+fn first_event(order: &Order, traces: &Traces) -> NewEvent {
     NewEvent {
         order_id: order.id,
         user_id: order.user_id.clone(),
@@ -222,6 +241,7 @@ fn first_event(order: &Order) -> NewEvent {
         rejection_reason: None,
         occurred_at_ms: order.updated_at_ms,
         source_event_id: None,
+        traceparent: traces.get(&order.id).cloned(),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Model {
     pub occurred_at_ms: Timestamp,
     /// The message that it comes from; unique, so that no message is applied twice.
     pub source_event_id: Option<EventId>,
+    /// The trace that it belongs to, if that is sampled: telling subscribers is a part of it.
+    pub traceparent: Option<String>,
 }
 
 /// Nothing is joined.
@@ -60,6 +62,8 @@ pub struct NewEvent {
     pub occurred_at_ms: Timestamp,
     /// The message that it comes from.
     pub source_event_id: Option<EventId>,
+    /// The trace that it belongs to, if that is sampled.
+    pub traceparent: Option<String>,
 }
 
 /// Appends events at the end. Must be the last thing that a transaction does.
@@ -81,7 +85,8 @@ pub async fn append_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Resu
         .text("status", |event| event.status.to_string())
         .opt_text("rejection_reason", |event| event.rejection_reason.map(|reason| reason.to_string()))
         .bigint("occurred_at_ms", |event| event.occurred_at_ms.0)
-        .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0));
+        .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0))
+        .opt_text("traceparent", |event| event.traceparent.as_deref());
     let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
     if backend == DbBackend::Postgres {
         tx.execute_raw(append_on_postgres(rows, count)).await?;
@@ -91,7 +96,8 @@ pub async fn append_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Resu
     Ok(())
 }
 
-const EVENT_COLUMNS: &str = "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id";
+const EVENT_COLUMNS: &str =
+    "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id, traceparent";
 
 /// One statement, so that the lock is taken and the rows are written without a round trip in between.
 fn append_on_postgres(mut rows: Columns<'_, NewEvent>, count: i64) -> Statement {
@@ -101,7 +107,7 @@ fn append_on_postgres(mut rows: Columns<'_, NewEvent>, count: i64) -> Statement 
             "WITH cursor AS (UPDATE event_cursor SET next = next + {count} RETURNING next - {count} AS first)
              INSERT INTO order_events ({EVENT_COLUMNS})
              SELECT cursor.first + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
-                    r.source_event_id
+                    r.source_event_id, r.traceparent
              FROM {rows} AS r, cursor"
         )
     })
@@ -120,7 +126,7 @@ async fn append_on_sqlite(tx: &DatabaseTransaction, mut rows: Columns<'_, NewEve
         format!(
             "INSERT INTO order_events ({EVENT_COLUMNS})
              SELECT {first} + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
-                    r.source_event_id
+                    r.source_event_id, r.traceparent
              FROM {rows} AS r"
         )
     });

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use database::{Database, DatabaseError};
-use messaging::relay::RelayHandle;
+use messaging::{relay::RelayHandle, trace::Step};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -66,7 +66,10 @@ impl Intake {
     ///
     /// # Errors
     /// [`IntakeError`].
-    pub async fn create(&self, order: NewOrder) -> Result<CreateOutcome, IntakeError> {
+    pub async fn create(&self, mut order: NewOrder) -> Result<CreateOutcome, IntakeError> {
+        // Of the caller's trace; ends with the answer.
+        let step = Step::here("create order");
+        order.traceparent = step.as_ref().map(Step::traceparent);
         let (answer, answered) = oneshot::channel();
         let call = Call { order, answer, span: tracing::Span::current() };
         self.calls.try_send(call).map_err(|_| IntakeError::Overloaded)?;

@@ -24,6 +24,8 @@ pub struct ReceivedResult {
     pub event_id: EventId,
     /// What Payments decided.
     pub result: PaymentResult,
+    /// The trace that it belongs to, if that is sampled; the order's event goes on with it.
+    pub traceparent: Option<String>,
 }
 
 /// Why results were not applied.
@@ -102,6 +104,7 @@ fn apply(order: &mut Decidable, received: &ReceivedResult, now: Timestamp) -> Op
         rejection_reason: result.rejection_reason,
         occurred_at_ms: now,
         source_event_id: Some(received.event_id),
+        traceparent: received.traceparent.clone(),
     })
 }
 

@@ -13,7 +13,10 @@ use futures_util::stream::{self, BoxStream};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use opentelemetry::propagation::Injector;
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, global};
 use reqwest::{Client, Response, Url};
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +104,7 @@ impl HttpSubgraph {
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/graphql-response+json, application/json;q=0.9"));
+        inject_trace(&mut headers);
         self.client.post(self.url.clone()).headers(headers).body(body).send().await
     }
 
@@ -131,6 +135,24 @@ impl HttpSubgraph {
             return Err(SubgraphError::Unavailable(format!("status {status}, neither data nor errors")));
         }
         Ok(SubgraphResponse { data: answer.data.unwrap_or_default(), errors })
+    }
+}
+
+/// The subgraph goes on with the trace of this call, if there is one.
+fn inject_trace(headers: &mut HeaderMap) {
+    let current = Context::current();
+    if current.has_active_span() {
+        global::get_text_map_propagator(|propagator| propagator.inject_context(&current, &mut TraceHeaders(headers)));
+    }
+}
+
+struct TraceHeaders<'a>(&'a mut HeaderMap);
+
+impl Injector for TraceHeaders<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
     }
 }
 

@@ -110,6 +110,11 @@ impl<D: Deployment> SystemOn<D> {
         self.deployment.payments().resume_consumer();
     }
 
+    /// The process does not publish what it commits: as if it died each time.
+    pub fn leave_tasks_to_the_sweeper(&self) {
+        self.deployment.orders().gates().relay.close();
+    }
+
     /// Order Service applies no results until resumed.
     pub async fn pause_results(&self) {
         let gate = &self.deployment.orders().gates().consumer;

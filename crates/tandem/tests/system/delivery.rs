@@ -230,6 +230,7 @@ async fn accepted_by_a_dying_replica(system: &System, user: &str) -> Order {
         total: Money { minor: 1_000, currency: CurrencyCode::EUR },
         description: "a book".to_owned(),
         idempotency_key: None,
+        traceparent: None,
     };
     let created: Created = system
         .orders_db()
