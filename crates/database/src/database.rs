@@ -93,14 +93,34 @@ impl Database {
         &self.inner.reader
     }
 
-    /// Answers when the database answers, for the readiness check.
+    /// Answers when the database answers, for the readiness check; and tells the metric `database_connections` how the pools stand, because it
+    /// is called every few seconds.
     ///
     /// # Errors
     ///
     /// Whatever keeps it from answering; always within the bound of a read.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
+        self.report_connections();
         self.reader().execute_unprepared("SELECT 1").await?;
         Ok(())
+    }
+
+    fn report_connections(&self) {
+        for (pool, connection) in [("write", &self.inner.writer), ("read", &self.inner.reader.connection)] {
+            let (open, idle) = match self.inner.backend {
+                DbBackend::Postgres => {
+                    let pool = connection.get_postgres_connection_pool();
+                    (pool.size(), pool.num_idle())
+                }
+                _ => {
+                    let pool = connection.get_sqlite_connection_pool();
+                    (pool.size(), pool.num_idle())
+                }
+            };
+            let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+            metrics::gauge!("database_connections", "pool" => pool, "state" => "idle").set(idle);
+            metrics::gauge!("database_connections", "pool" => pool, "state" => "used").set(open.saturating_sub(idle));
+        }
     }
 
     /// PostgreSQL: notifications of a channel, on a connection of their own that is outside of the
