@@ -335,5 +335,12 @@ async fn a_broker_that_comes_late_is_waited_for_while_accounts_are_served() {
     tokio::time::timeout(Duration::from_secs(20), service.health().ready()).await.expect("ready in time");
     around.publish(&[task("ada", 100)]).await;
     around.results("test", 1).await;
+
+    // From now on it may go: accounts are still served, and no load balancer needs to look elsewhere.
+    broker.on.store(false, Ordering::SeqCst);
+    until("the service is degraded", async || ready().await.contains("\"status\":\"degraded\"")).await;
+    assert!(service.health().is_ready());
+    broker.on.store(true, Ordering::SeqCst);
+    until("it is whole again", async || ready().await.contains("\"status\":\"ready\"")).await;
     service.stop().await;
 }

@@ -1,4 +1,8 @@
-//! What makes a service ready: its database and its broker answer, and messages are consumed.
+//! What makes a service ready: its database and its broker have answered, and messages are consumed.
+//!
+//! Afterwards only the database decides, and a consumer that has stopped. A broker that goes away is no reason to take replicas out of service,
+//! as it would do to all of them at once: orders are accepted and accounts are served without it, and payments follow when it is back. The
+//! service is then degraded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,11 +40,11 @@ pub async fn keep_health(
     stop: CancellationToken,
 ) {
     let probes = futures_util::future::join3(
-        probe(checks.database, move || {
+        probe(checks.database, HealthCheck::not_ready, move || {
             let database = database.clone();
             async move { database.ping().await.map_err(|error| error.to_string()) }
         }),
-        probe(checks.broker, move || {
+        probe(checks.broker, HealthCheck::degraded, move || {
             let broker = Arc::clone(&broker);
             async move { broker.ping().await.map_err(|error| error.to_string()) }
         }),
@@ -49,11 +53,15 @@ pub async fn keep_health(
     stop.run_until_cancelled(probes).await;
 }
 
-async fn probe<F: Future<Output = Result<(), String>>>(check: HealthCheck, ping: impl Fn() -> F) {
+/// `away` says what it means that there is no answer.
+async fn probe<F>(check: HealthCheck, away: impl Fn(&HealthCheck, String), ping: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), String>>,
+{
     loop {
         match ping().await {
             Ok(()) => check.ready(),
-            Err(error) => check.not_ready(error),
+            Err(error) => away(&check, error),
         }
         tokio::time::sleep(PROBE_EVERY).await;
     }
@@ -64,7 +72,8 @@ async fn follow(check: HealthCheck, consumer: ConsumerHandle) {
     loop {
         match &*status.borrow_and_update() {
             ConsumerStatus::Running => check.ready(),
-            ConsumerStatus::Starting { waiting_for } => check.not_ready(waiting_for.as_deref().unwrap_or("starting")),
+            ConsumerStatus::Starting { waiting_for } => check.degraded(waiting_for.as_deref().unwrap_or("starting")),
+            // It needs a person; whoever looks only at load balancers shall see it.
             ConsumerStatus::Stopped { reason } => check.not_ready(format!("stopped: {reason}")),
             ConsumerStatus::Finished => check.not_ready("finished"),
         }

@@ -179,6 +179,17 @@ async fn readiness_names_what_is_missing_and_liveness_does_not_care() {
     within(health.ready()).await;
     assert_eq!(ask("ready").await.0, 200);
 
+    // What was reached once and is away now does not take the replica out of service; what stopped needs to be reached again.
+    broker.degraded("no answer");
+    let expected = json!({ "status": "degraded", "checks": { "database": "ready", "broker": "degraded: no answer" } });
+    assert_eq!(ask("ready").await, (200, expected));
+    broker.not_ready("stopped");
+    broker.degraded("starting");
+    let expected = json!({ "status": "not ready", "checks": { "database": "ready", "broker": "starting" } });
+    assert_eq!(ask("ready").await, (503, expected));
+    broker.ready();
+    assert_eq!(ask("ready").await.1["status"], "ready");
+
     health.drain();
     assert_eq!(ask("ready").await.1["status"], "draining");
     assert_eq!(ask("live").await.0, 200);

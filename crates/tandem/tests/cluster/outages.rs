@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, Places, Shape, change, count, unique_prefix},
     kafka::Kafka,
     load::{Load, Trouble},
-    replica::Replica,
+    replica::{Replica, health},
     servers::{Instance, Servers},
     support::until_within,
 };
@@ -65,10 +65,15 @@ async fn orders_are_accepted_while_kafka_is_away_and_paid_when_it_is_back() {
     cluster.ready().await;
     let mut load = Load::prepare(&cluster, 20, 50).await;
     load.pause = Duration::from_millis(100);
+    let bases: Vec<String> = cluster.orders.iter().chain(&cluster.payments).map(Replica::base).collect();
     let away = under_load(&load, async {
         let stopped = Instant::now();
         kafka.run("stop").await;
         sleep(AWAY_FOR.saturating_sub(stopped.elapsed())).await;
+        for base in &bases {
+            let (status, body) = health(base).await.expect("an answer");
+            assert_eq!((status, &body["status"]), (200, &"degraded".into()), "no load balancer looks elsewhere: {body}");
+        }
         let meanwhile = load.accepted().len();
         kafka.run("start").await;
         meanwhile
