@@ -81,7 +81,7 @@ pub enum StartError {
 /// Time for requests that are under way when the service stops; below the 10 s after which Docker kills.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// A running replica. Dropping it does not stop it; [`OrderService::stop`] does.
+/// A running replica. Dropping it stops everything without draining; [`OrderService::stop`] drains.
 pub struct OrderService {
     address: SocketAddr,
     database: Database,
@@ -130,18 +130,31 @@ impl Stages {
         TransportOptions { drain: self.listener.soft().clone(), tasks: self.transport.clone(), ..TransportOptions::default() }
     }
 
-    async fn stop(self) {
+    async fn stop(&self) {
         self.listener.begin("order service stops");
         self.listener.finished().await;
         self.transport.close();
         if tokio::time::timeout(DRAIN_TIME, self.transport.wait()).await.is_err() {
             tracing::warn!(tasks = self.transport.len(), "ending with operations that do not end");
         }
-        for stage in [self.intake, self.consumer, self.relay] {
+        for stage in self.all() {
             stage.token.cancel();
             stage.tasks.close();
             stage.tasks.wait().await;
         }
+    }
+
+    /// What comes after the listener, in the order of the flow.
+    fn all(&self) -> [&Stage; 3] {
+        [&self.intake, &self.consumer, &self.relay]
+    }
+}
+
+/// A start that fails, or is given up, leaves nothing running.
+impl Drop for Stages {
+    fn drop(&mut self) {
+        self.listener.force("order service was dropped");
+        self.all().iter().for_each(|stage| stage.token.cancel());
     }
 }
 
@@ -149,7 +162,8 @@ impl OrderService {
     /// Starts everything and serves on `listener`.
     ///
     /// # Errors
-    /// [`StartError`]: what waiting does not cure. A database or broker that is away is waited for.
+    /// [`StartError`]: what waiting does not cure. A database or broker that is away is waited for. Nothing is left running then, nor when
+    /// the returned future is dropped.
     pub async fn start(
         settings: Settings,
         broker: Arc<dyn Broker>,
