@@ -141,12 +141,12 @@ pub fn cors_origins(text: &str) -> Result<Vec<OriginPattern>, SettingError> {
 
 /// Lets pages of the allowed origins call with a token. Tokens travel in a header, never in a cookie, so no credentials are allowed.
 fn cors(origins: &[OriginPattern]) -> CorsLayer {
-    use axum::http::{Method, header};
+    use axum::http::{HeaderName, Method, header};
     let origins = origins.to_vec();
     CorsLayer::new()
         .allow_origin(tower_http::cors::AllowOrigin::predicate(move |origin, _| {
             origin.to_str().is_ok_and(|origin| origins.iter().any(|pattern| pattern.matches(origin)))
         }))
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, HeaderName::from_static("traceparent")])
 }
