@@ -122,7 +122,7 @@ pub struct RunArgs {
 }
 
 /// Where the data is, and what signs tokens.
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct DataArgs {
     /// Folder of the databases and of the key; made when absent.
     #[arg(long, env = "DATA_DIR", value_name = "FOLDER", default_value = "./data")]
@@ -130,6 +130,13 @@ pub struct DataArgs {
     /// Signs and checks tokens instead of the folder's own key: secrets of at least 32 bytes, separated by commas.
     #[arg(long, env = "JWT_SECRET", value_name = "SECRETS", hide_env_values = true)]
     jwt_secret: Option<String>,
+}
+
+impl std::fmt::Debug for DataArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = self.jwt_secret.as_ref().map(|_| "(secret)");
+        f.debug_struct("DataArgs").field("data_dir", &self.data_dir).field("jwt_secret", &secret).finish()
+    }
 }
 
 impl RunArgs {
@@ -191,5 +198,20 @@ impl ProveArgs {
             progress: true,
         };
         Ok((options, temporary))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        for args in [&["tandem", "--jwt-secret", "hunter2"][..], &["tandem", "token", "--user", "a", "--jwt-secret", "hunter2"]] {
+            let cli = Cli::parse_from(args);
+            assert!(!format!("{cli:?}").contains("hunter2"), "{cli:?}");
+        }
+        let settings = Cli::parse_from(["tandem", "--jwt-secret", "hunter2"]).run.settings().unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
     }
 }

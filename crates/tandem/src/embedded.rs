@@ -28,7 +28,7 @@ pub const DEMO_USER: &str = "demo";
 const DEMO_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Where and how to listen, and where the data is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EmbeddedSettings {
     /// Name or address to listen on.
     pub host: String,
@@ -46,7 +46,26 @@ pub struct EmbeddedSettings {
     pub jwt_secret: Option<String>,
 }
 
+impl std::fmt::Debug for EmbeddedSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedSettings")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("data_dir", &self.data_dir)
+            .field("graphiql", &self.graphiql)
+            .field("introspection", &self.introspection)
+            .field("cors_origins", &self.cors_origins)
+            .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| "(secret)"))
+            .finish()
+    }
+}
+
 impl EmbeddedSettings {
+    /// Whether only this machine can reach it.
+    fn is_loopback_only(&self) -> bool {
+        matches!(self.host.as_str(), "127.0.0.1" | "localhost" | "::1" | "[::1]")
+    }
+
     /// As `tandem run` has it without flags, on this folder and port.
     pub fn local(data_dir: &Path, port: u16) -> Self {
         Self {
@@ -146,6 +165,16 @@ pub struct Tandem {
     /// The broker's file.
     log: Database,
     demo_token: String,
+    graphiql: Option<Graphiql>,
+}
+
+/// How GraphiQL meets whoever opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graphiql {
+    /// Signed in as [`DEMO_USER`]: only people at this machine can open it.
+    SignedIn,
+    /// Without a token.
+    Anonymous,
 }
 
 impl Tandem {
@@ -173,7 +202,8 @@ impl Tandem {
         let orders = orders_settings(&settings, payments_url, &demo_token)?;
         let orders = OrderService::start(orders, broker.clone(), verifier, listener).await?;
         tokio::join!(payments.health().ready(), orders.health().ready());
-        Ok(Self { orders, payments, broker, log, demo_token })
+        let graphiql = if settings.is_loopback_only() { Graphiql::SignedIn } else { Graphiql::Anonymous };
+        Ok(Self { orders, payments, broker, log, demo_token, graphiql: settings.graphiql.then_some(graphiql) })
     }
 
     /// Order Service: the public endpoint.
@@ -196,11 +226,16 @@ impl Tandem {
         &self.demo_token
     }
 
-    /// The public base URL.
+    /// Whether GraphiQL is served, and how.
+    pub fn graphiql(&self) -> Option<Graphiql> {
+        self.graphiql
+    }
+
+    /// The public base URL, as this machine reaches it.
     pub fn url(&self) -> String {
         let address = self.orders.address();
-        let host = if address.ip().is_loopback() { "localhost".to_owned() } else { address.ip().to_string() };
-        format!("http://{host}:{}", address.port())
+        let is_here = address.ip().is_loopback() || address.ip().is_unspecified();
+        if is_here { format!("http://localhost:{}", address.port()) } else { format!("http://{address}") }
     }
 
     /// Drains and stops: first who is called, then who is asked by it, then what lies between them. The data folder is free then.
@@ -235,7 +270,7 @@ fn orders_settings(
     for host in ["localhost", "127.0.0.1"] {
         cors_origins.push(format!("http://{host}:*").parse()?);
     }
-    let loopback_only = matches!(settings.host.as_str(), "127.0.0.1" | "localhost" | "::1" | "[::1]");
+    let loopback_only = settings.is_loopback_only();
     Ok(order_service::app::Settings {
         database: orders_database(&settings.data_dir),
         migrate_on_start: true,

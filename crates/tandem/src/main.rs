@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser as _;
 use runtime::{program, telemetry};
 use tandem::{
-    embedded::{self, Tandem},
+    embedded::{self, Graphiql, Tandem},
     prove::prove,
 };
 
@@ -61,11 +61,16 @@ async fn run(args: RunArgs) -> Result<(), Failure> {
 #[expect(clippy::print_stdout, reason = "for people, and for programs that read the first lines")]
 fn greet(tandem: &Tandem) {
     let (url, token) = (tandem.url(), tandem.demo_token());
+    let graphiql = match tandem.graphiql() {
+        Some(Graphiql::SignedIn) => format!("{url}/graphiql   (signed in as \"{}\")", embedded::DEMO_USER),
+        Some(Graphiql::Anonymous) => format!("{url}/graphiql   (open to others too, so without a token of its own)"),
+        None => "switched off".to_owned(),
+    };
     println!(
         "
   Tandem is running. Orders are paid exactly once, and seen happening live.
 
-    GraphiQL   {url}/graphiql   (signed in as \"{user}\")
+    GraphiQL   {graphiql}
     GraphQL    {url}/graphql
     Start page {url}/
 

@@ -63,6 +63,22 @@ async fn a_start_takes_less_than_three_seconds_and_its_curl_line_works() {
     assert_eq!(rest.trim(), "", "stdout only has the banner");
 }
 
+#[tokio::test]
+async fn the_banner_says_what_is_true_of_a_server_for_others_and_of_one_without_graphiql() {
+    for (arguments, said, unsaid) in [
+        (["--host", "0.0.0.0"], "without a token of its own", "signed in"),
+        (["--graphiql", "false"], "switched off", "/graphiql"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::start_with(run_on(folder.path()).args(arguments)).await;
+        assert!(process.banner.contains(said) && !process.banner.contains(unsaid), "{}", process.banner);
+        let page = reqwest::get(process.link("Start")).await.unwrap().text().await.unwrap();
+        assert_eq!(page.contains(process.token()), arguments[0] != "--host", "only this machine's own page knows the token");
+        process.signal("TERM").await;
+        process.end().await;
+    }
+}
+
 /// Creates an account with money and an order; answers the order's id.
 async fn buy(client: &Client) -> String {
     client.run(CREATE_ACCOUNT, json!({ "input": { "currencyCode": "EUR" } })).await.unwrap();
