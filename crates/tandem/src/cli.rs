@@ -8,12 +8,12 @@ use runtime::{
     service_settings::{TokenRequest, boolean},
     settings::SettingError,
 };
+#[cfg(feature = "kafka")]
+use tandem::bench::{BenchOptions, FIGURES, stage::replica::ReplicaSettings};
 use tandem::{
     embedded::{EmbeddedSettings, signer},
     prove::ProveOptions,
 };
-#[cfg(feature = "kafka")]
-use tandem::bench::{BenchOptions, FIGURES, stage::replica::ReplicaSettings};
 use tempfile::TempDir;
 
 /// Orders that are paid exactly once, and seen happening live: everything in one process.
