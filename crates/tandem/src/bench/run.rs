@@ -47,11 +47,13 @@ pub struct Bench {
     pub pgbench: Option<Pgbench>,
     /// Figure 2, for those that are relative to it.
     pub settled_per_second: Option<f64>,
+    /// Figure 3, for figure 4.
+    pub hot_debits_per_second: Option<f64>,
     order_yardstick: Option<Rate>,
 }
 
 /// All figures there are.
-pub const FIGURES: [u8; 2] = [1, 2];
+pub const FIGURES: [u8; 4] = [1, 2, 3, 4];
 
 /// Measures the wanted figures on servers that are started for them, unless the environment names some.
 ///
@@ -68,7 +70,8 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     starting.step("starting PostgreSQL and Kafka", Duration::ZERO);
     let servers = Servers::start().await?;
     starting.done();
-    let mut bench = Bench { options, servers, pgbench, settled_per_second: None, order_yardstick: None };
+    let mut bench =
+        Bench { options, servers, pgbench, settled_per_second: None, hot_debits_per_second: None, order_yardstick: None };
     let measured = bench.measure().await;
     bench.servers.remove().await?;
     Ok(Report { figures: measured? })
@@ -81,6 +84,8 @@ impl Bench {
             let figures = match number {
                 1 => figures::create::measure(self).await?,
                 2 => figures::settle::measure(self).await?,
+                3 => figures::hot::measure(self).await?,
+                4 => figures::spread::measure(self).await?,
                 _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
             };
             for figure in &figures {

@@ -1,4 +1,6 @@
 //! A file per figure; the numbers are those of `docs/PERFORMANCE.md`.
 
 pub mod create;
+pub mod hot;
 pub mod settle;
+pub mod spread;
