@@ -28,7 +28,8 @@ SELECT gen_random_uuid(), 'payment_tasks', 'bench-user-1',
        '{\"orderId\":\"' || id || '\",\"userId\":\"bench-user-1\",\"amountMinor\":1,\"currency\":\"EUR\"}', now() FROM o;
 ";
 
-const TABLES: &str = "
+/// What [`ORDER_SQL`] writes to.
+pub const TABLES: &str = "
 CREATE TABLE orders (id uuid PRIMARY KEY, user_id text NOT NULL, total_minor bigint NOT NULL, currency text NOT NULL, description text NOT NULL,
     status text NOT NULL, idempotency_key text, created_at timestamptz NOT NULL);
 CREATE TABLE outbox (id uuid PRIMARY KEY, topic text NOT NULL, message_key text NOT NULL, payload text NOT NULL, created_at timestamptz NOT NULL,

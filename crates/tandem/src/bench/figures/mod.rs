@@ -2,5 +2,6 @@
 
 pub mod create;
 pub mod hot;
+pub mod latency;
 pub mod settle;
 pub mod spread;

@@ -40,6 +40,18 @@ pub struct Target {
     pub tokens: Vec<String>,
 }
 
+impl Target {
+    /// The tokens as they travel.
+    ///
+    /// # Errors
+    /// When one is none.
+    pub fn authorizations(&self) -> Result<Vec<HeaderValue>, BenchError> {
+        let bearer = |token: &String| HeaderValue::try_from(format!("Bearer {token}"));
+        let headers = self.tokens.iter().map(bearer).collect::<Result<_, _>>();
+        headers.map_err(|error| BenchError::Unexpected(error.to_string()))
+    }
+}
+
 /// How orders arrive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
@@ -124,7 +136,11 @@ where
     .await?
 }
 
-fn histogram() -> Result<Histogram<u64>, BenchError> {
+/// An empty one of microseconds.
+///
+/// # Errors
+/// None in practice.
+pub fn histogram() -> Result<Histogram<u64>, BenchError> {
     // Three digits are more than the machine repeats.
     Histogram::new(3).map_err(|error| BenchError::Unexpected(error.to_string()))
 }
@@ -138,10 +154,7 @@ struct Shared {
 
 impl Shared {
     fn new(load: Load, target: &Target) -> Result<Self, BenchError> {
-        let bearer = |token: &String| HeaderValue::try_from(format!("Bearer {token}"));
-        let tokens = target.tokens.iter().map(bearer).collect::<Result<_, _>>();
-        let tokens = tokens.map_err(|error| BenchError::Unexpected(error.to_string()))?;
-        Ok(Self { load, tokens, next: AtomicU64::new(0) })
+        Ok(Self { load, tokens: target.authorizations()?, next: AtomicU64::new(0) })
     }
 }
 
@@ -185,17 +198,20 @@ impl Client {
     }
 
     async fn order(&mut self, order: u64) -> Result<OrderId, BenchError> {
-        let run = self.shared.load.run;
-        let input = json!({
-            "total": { "amount": "0.01", "currencyCode": "EUR" },
-            "description": "A pair of socks",
-            "idempotencyKey": format!("{run}-{order}"),
-        });
-        let body = json!({ "query": CREATE_ORDER, "variables": { "input": input } }).to_string();
         let token = &self.shared.tokens[usize::try_from(order).unwrap_or_default() % self.shared.tokens.len()];
-        let answer = self.connection.post(token, body.into_bytes()).await?;
+        let answer = self.connection.post(token, order_request(self.shared.load.run, order)).await?;
         created(&answer)
     }
+}
+
+/// The body that asks for the order with this number of a run, under an idempotency key of its own.
+pub fn order_request(run: &str, order: u64) -> Vec<u8> {
+    let input = json!({
+        "total": { "amount": "0.01", "currencyCode": "EUR" },
+        "description": "A pair of socks",
+        "idempotencyKey": format!("{run}-{order}"),
+    });
+    json!({ "query": CREATE_ORDER, "variables": { "input": input } }).to_string().into_bytes()
 }
 
 #[derive(Deserialize)]
@@ -222,7 +238,10 @@ struct Created<'a> {
 }
 
 /// The id of the accepted order; everything else is no figure.
-fn created(answer: &[u8]) -> Result<OrderId, BenchError> {
+///
+/// # Errors
+/// When there is none.
+pub fn created(answer: &[u8]) -> Result<OrderId, BenchError> {
     let unexpected = || BenchError::Answer(String::from_utf8_lossy(answer).into_owned());
     let answer: Answer<'_> = serde_json::from_slice(answer).map_err(|_| unexpected())?;
     answer.data.create_order.order.id.parse().map_err(|_| unexpected())
