@@ -53,7 +53,7 @@ pub struct Bench {
 }
 
 /// All figures there are.
-pub const FIGURES: [u8; 6] = [1, 2, 3, 4, 5, 6];
+pub const FIGURES: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
 
 /// Measures the wanted figures on servers that are started for them, unless the environment names some.
 ///
@@ -88,6 +88,7 @@ impl Bench {
                 4 => figures::spread::measure(self).await?,
                 5 => figures::latency::measure(self).await?,
                 6 => figures::federation::measure(self).await?,
+                7 => figures::subscribers::measure(self).await?,
                 _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
             };
             for figure in &figures {

@@ -6,3 +6,4 @@ pub mod hot;
 pub mod latency;
 pub mod settle;
 pub mod spread;
+pub mod subscribers;
