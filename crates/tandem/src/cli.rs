@@ -57,7 +57,7 @@ pub struct BenchArgs {
     #[cfg(feature = "kafka")]
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     output: PathBuf,
-    /// Sequential orders.
+    /// Sequential orders whose latency is measured in one process.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub orders: u32,
 }
@@ -68,7 +68,7 @@ impl BenchArgs {
     pub fn options(&self) -> BenchOptions {
         let figures = if self.figures.is_empty() { FIGURES.to_vec() } else { self.figures.clone() };
         let yardstick_seconds = if self.quick { 1 } else { 4 };
-        BenchOptions { figures, quick: self.quick, output: self.output.clone(), yardstick_seconds }
+        BenchOptions { figures, quick: self.quick, output: self.output.clone(), latency_orders: self.orders, yardstick_seconds }
     }
 }
 

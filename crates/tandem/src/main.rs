@@ -101,9 +101,12 @@ fn token(args: &TokenArgs) -> Result<(), Failure> {
 #[expect(clippy::print_stdout, reason = "the figures are for people")]
 async fn cluster_bench(args: &BenchArgs) -> Result<(), Failure> {
     let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
-    let report = tandem::bench::run(args.options()).await?;
-    println!("{report}");
-    Ok(())
+    let options = args.options();
+    let folder = options.output.clone();
+    let report = tandem::bench::run(options).await?;
+    report.write(&folder)?;
+    println!("{report}\nFor programs: {folder}/bench.json. As a picture: {folder}/bench.svg.", folder = folder.display());
+    if report.failed.is_empty() { Ok(()) } else { Err(format!("{} figures could not be measured", report.failed.len()).into()) }
 }
 
 #[cfg(feature = "kafka")]
@@ -121,9 +124,9 @@ async fn bench_replica(args: cli::ReplicaArgs) -> Result<(), Failure> {
 #[expect(clippy::print_stdout, reason = "the figure is for people")]
 async fn bench(args: &BenchArgs) -> Result<(), Failure> {
     use indicatif::ProgressBar;
-    use tandem::bench::latency;
+    use tandem::bench::latency::measure;
     let bar = ProgressBar::new(u64::from(args.orders));
-    let latency = latency::measure(u64::from(args.orders), &bar).await?;
+    let latency = measure(u64::from(args.orders), &bar).await?;
     bar.finish_and_clear();
     println!("{latency}");
     Ok(())

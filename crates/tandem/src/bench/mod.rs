@@ -3,7 +3,11 @@
 pub mod latency;
 
 #[cfg(feature = "kafka")]
+pub mod chart;
+#[cfg(feature = "kafka")]
 mod costs;
+#[cfg(feature = "kafka")]
+pub mod environment;
 #[cfg(feature = "kafka")]
 pub mod figures;
 #[cfg(feature = "kafka")]
@@ -29,6 +33,7 @@ pub use run::{Bench, BenchOptions, FIGURES, run};
 use crate::{
     client::ClientError,
     embedded::{KeyError, StartError},
+    prove::ServerError,
     subscriber::SubscribeError,
 };
 
@@ -41,6 +46,9 @@ pub enum BenchError {
     /// A file, a process or a socket.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The process of the whole in one.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// Tokens.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -1,6 +1,10 @@
 //! The yardstick of everything that is stored: `pgbench`, on the same server and in the same run, doing the minimal SQL of the same work.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::process::Command;
 
@@ -31,6 +35,11 @@ impl Pgbench {
         let packaged =
             std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
         in_path.into_iter().chain(packaged).map(|folder| folder.join("pgbench")).find(|program| program.is_file()).map(Self)
+    }
+
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.0
     }
 
     /// The best rate over 1 to 64 clients, each tried for `seconds`.

@@ -1,8 +1,10 @@
 //! The figures, each beside its yardstick: a table for people, JSON for programs.
 
-use std::fmt;
+use std::{fmt, fs, io, path::Path};
 
 use serde::Serialize;
+
+use super::{chart::chart, environment::Environment};
 
 /// One measured figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +25,15 @@ pub struct Figure {
     pub bar: Bar,
     /// Whether it is reached; `null` when there was no yardstick.
     pub met: Option<bool>,
+}
+
+/// A figure that could not be measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// Its number.
+    pub number: u8,
+    /// Why.
+    pub error: String,
 }
 
 /// A value that the machine gives without us.
@@ -90,11 +101,29 @@ impl Figure {
     }
 }
 
-/// All figures of a run.
+/// All figures of a run, and its circumstances beside them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
+    /// When, where and of what.
+    #[serde(flatten)]
+    pub environment: Environment,
     /// In the order of their numbers.
     pub figures: Vec<Figure>,
+    /// Those that there should be, too.
+    pub failed: Vec<Failed>,
+}
+
+impl Report {
+    /// Writes `bench.json` and `bench.svg` into a folder, which is made when absent.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let json = serde_json::to_string_pretty(self)?;
+        fs::write(folder.join("bench.json"), json + "\n")?;
+        fs::write(folder.join("bench.svg"), chart(self))
+    }
 }
 
 impl fmt::Display for Report {
@@ -115,12 +144,12 @@ impl fmt::Display for Report {
                 writeln!(f, "      of: {}", yardstick.name)?;
             }
         }
-        Ok(())
+        self.failed.iter().try_for_each(|Failed { number, error }| writeln!(f, "{number:>2}  THERE IS NO FIGURE: {error}"))
     }
 }
 
 /// Three digits are more than a machine repeats.
-fn rounded(value: f64) -> String {
+pub(super) fn rounded(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
@@ -131,6 +160,7 @@ fn rounded(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::environment::Hardware;
 
     fn of(value: f64) -> Option<Yardstick> {
         Some(Yardstick { name: "pgbench".to_owned(), value })
@@ -144,6 +174,45 @@ mod tests {
         assert_eq!(met(Bar::AtMostTimes(3.0), 301.0, of(100.0)), Some(false));
         assert_eq!(met(Bar::AtMost(20.0), 19.0, None), Some(true));
         assert_eq!(met(Bar::AtLeastTimes(1.0), 100.0, None), None, "without pgbench nothing is claimed");
+    }
+
+    #[test]
+    fn both_files_are_written_and_well_formed() {
+        let folder = tempfile::tempdir().unwrap();
+        let hardware = Hardware { cores: Some(2), ..Hardware::default() };
+        let environment = Environment { when: "2026-02-02T02:40:00.007Z".to_owned(), hardware, ..Environment::default() };
+        let figures = vec![
+            Figure::new(1, "created <durably>", 50.0, "orders/s", of(100.0), Bar::AtLeastTimes(0.5)),
+            Figure::new(1, "  its 99th percentile", 50.0, "ms", None, Bar::AtMost(20.0)),
+            Figure::new(11, "for the record", 5.0, "ms", None, Bar::None),
+        ];
+        let target = folder.path().join("target/bench");
+        let failed = vec![Failed { number: 2, error: "of 2 accepted orders 1 lost".to_owned() }];
+        Report { environment, figures, failed }.write(&target).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(target.join("bench.json")).unwrap()).unwrap();
+        assert_eq!(json["when"], "2026-02-02T02:40:00.007Z");
+        assert_eq!(json["hardware"]["cores"], 2);
+        let met: Vec<_> = json["figures"].as_array().unwrap().iter().map(|figure| figure["met"].as_bool()).collect();
+        assert_eq!(met, [Some(true), Some(false), None]);
+        assert_eq!(json["failed"][0]["number"], 2);
+        let svg = fs::read_to_string(target.join("bench.svg")).unwrap();
+        assert_is_xml(&svg);
+        assert!(svg.contains("1 of 2 bars are met"), "{svg}");
+    }
+
+    /// Every element that is opened is closed, in its order, and nothing else has an angle bracket.
+    fn assert_is_xml(text: &str) {
+        let mut open = Vec::new();
+        for part in text.split('<').skip(1) {
+            let (tag, content) = part.split_once('>').unwrap();
+            assert!(!content.contains('>'), "{part}");
+            if let Some(closed) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(closed));
+            } else if !tag.ends_with('/') {
+                open.push(tag.split(' ').next().unwrap());
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
     }
 
     #[test]

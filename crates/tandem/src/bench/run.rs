@@ -5,10 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use sea_orm::ConnectionTrait as _;
 
 use super::{
-    BenchError, figures,
+    BenchError,
+    environment::Environment,
+    figures,
     pgbench::{Pgbench, Rate},
     progress::Progress,
-    report::{Figure, Report},
+    report::{Failed, Figure, Report},
     stage::servers::Servers,
 };
 
@@ -21,6 +23,8 @@ pub struct BenchOptions {
     pub quick: bool,
     /// Where JSON and chart go.
     pub output: PathBuf,
+    /// Sequential orders of the latency in one process.
+    pub latency_orders: u32,
     /// Of each client count of `pgbench`.
     pub yardstick_seconds: u64,
 }
@@ -53,12 +57,12 @@ pub struct Bench {
 }
 
 /// All figures there are.
-pub const FIGURES: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
+pub const FIGURES: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 /// Measures the wanted figures on servers that are started for them, unless the environment names some.
 ///
 /// # Errors
-/// The first figure that is none.
+/// When a server cannot be started or removed. Figures that fail are in the report.
 pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     let pgbench = Pgbench::find();
     if pgbench.is_none() {
@@ -72,37 +76,49 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     starting.done();
     let mut bench =
         Bench { options, servers, pgbench, settled_per_second: None, hot_debits_per_second: None, order_yardstick: None };
+    let environment = Environment::find(&bench.servers, bench.pgbench.as_ref(), bench.options.quick).await;
     let measured = bench.measure().await;
     bench.servers.remove().await?;
-    Ok(Report { figures: measured? })
+    let (figures, failed) = measured;
+    Ok(Report { environment: environment?, figures, failed })
 }
 
 impl Bench {
-    async fn measure(&mut self) -> Result<Vec<Figure>, BenchError> {
-        let mut measured = Vec::new();
+    /// A figure that fails is none, and says why at the end; the others are measured all the same, because a run takes long.
+    async fn measure(&mut self) -> (Vec<Figure>, Vec<Failed>) {
+        let (mut measured, mut failed) = (Vec::new(), Vec::new());
         for number in self.options.figures.clone() {
-            let figures = match number {
-                1 => figures::create::measure(self).await?,
-                2 => figures::settle::measure(self).await?,
-                3 => figures::hot::measure(self).await?,
-                4 => figures::spread::measure(self).await?,
-                5 => figures::latency::measure(self).await?,
-                6 => figures::federation::measure(self).await?,
-                7 => figures::subscribers::measure(self).await?,
-                _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
-            };
-            for figure in &figures {
-                tracing::info!(
-                    number = figure.number,
-                    name = figure.name,
-                    value = figure.value,
-                    ratio = figure.ratio,
-                    "measured"
-                );
+            match self.figure(number).await {
+                Ok(figures) => measured.extend(figures),
+                Err(error) => {
+                    tracing::error!(number, %error, "there is no figure");
+                    failed.push(Failed { number, error: error.to_string() });
+                }
             }
-            measured.extend(figures);
         }
-        Ok(measured)
+        (measured, failed)
+    }
+
+    async fn figure(&mut self, number: u8) -> Result<Vec<Figure>, BenchError> {
+        let figures = match number {
+            1 => figures::create::measure(self).await?,
+            2 => figures::settle::measure(self).await?,
+            3 => figures::hot::measure(self).await?,
+            4 => figures::spread::measure(self).await?,
+            5 => figures::latency::measure(self).await?,
+            6 => figures::federation::measure(self).await?,
+            7 => figures::subscribers::measure(self).await?,
+            8 => figures::growth::measure(self).await?,
+            9 => figures::idle::measure(self).await?,
+            10 => figures::memory::measure(self).await?,
+            11 => figures::embedded::measure(self).await?,
+            _ => return Err(BenchError::Unexpected(format!("there is no figure {number}"))),
+        };
+        for figure in &figures {
+            let Figure { number, name, value, ratio, .. } = figure;
+            tracing::info!(number, name, value, ratio, "measured");
+        }
+        Ok(figures)
     }
 
     /// What `pgbench` makes of one order per transaction; measured once per run.

@@ -8,7 +8,7 @@
 //! The load goes through the public API only; the databases are opened when nobody else has them open.
 
 mod load;
-mod server;
+pub(crate) mod server;
 mod verdict;
 
 use std::{path::PathBuf, time::Duration};

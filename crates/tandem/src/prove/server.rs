@@ -1,7 +1,7 @@
 //! The process that is killed.
 
 use std::{
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -39,7 +39,7 @@ pub enum ServerError {
 }
 
 /// A `tandem run` on a folder, which survives its process.
-pub(super) struct Server {
+pub(crate) struct Server {
     program: PathBuf,
     data_dir: PathBuf,
     port: u16,
@@ -49,7 +49,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the process and waits until it is ready.
-    pub(super) async fn start(program: PathBuf, data_dir: PathBuf) -> Result<Self, ServerError> {
+    pub(crate) async fn start(program: PathBuf, data_dir: PathBuf) -> Result<Self, ServerError> {
         // Free at this moment, and bound again at once. Every start has to use the same one, as clients expect of a server.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let child = spawn(&program, &data_dir, port)?;
@@ -59,22 +59,27 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Its base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address())
     }
 
     /// The folder with the databases and the key.
-    pub(super) fn data_dir(&self) -> &std::path::Path {
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
         &self.data_dir
     }
 
     /// How often it was killed.
-    pub(super) fn kills(&self) -> usize {
+    pub(crate) fn kills(&self) -> usize {
         self.kills.load(Ordering::Relaxed)
     }
 
     /// SIGKILL, without any warning, and a new process on the same folder.
-    pub(super) async fn kill_and_restart(&self) -> Result<(), ServerError> {
+    pub(crate) async fn kill_and_restart(&self) -> Result<(), ServerError> {
         let mut child = self.child.lock().await;
         child.kill().await?;
         self.kills.fetch_add(1, Ordering::Relaxed);
@@ -83,12 +88,12 @@ impl Server {
     }
 
     /// Waits until a restart that is under way is over.
-    pub(super) async fn running(&self) {
+    pub(crate) async fn running(&self) {
         drop(self.child.lock().await);
     }
 
     /// Asks it to stop and waits for its end.
-    pub(super) async fn stop(self) -> Result<(), ServerError> {
+    pub(crate) async fn stop(self) -> Result<(), ServerError> {
         let mut child = self.child.into_inner();
         if let Some(id) = child.id() {
             Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;

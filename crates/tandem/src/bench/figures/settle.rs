@@ -139,7 +139,7 @@ pub async fn sustain(
     let third = lags.len() / 3;
     let mean = |lags: &[f64]| lags.iter().sum::<f64>() / lags.len().max(1) as f64;
     let grown = mean(&lags[lags.len() - third..]) - mean(&lags[..third]);
-    let settled = before.settled + outcome.accepted.len() as i64;
+    let settled = before.settled - stage.earlier.orders + outcome.accepted.len() as i64;
     wait_until_settled(stage, usize::try_from(settled).unwrap_or_default()).await?;
     Ok(Sustained {
         per_second,
@@ -162,13 +162,13 @@ impl Counts {
     }
 }
 
-/// Waits until so many orders are settled.
+/// Waits until so many orders are settled, besides the earlier ones of the stage.
 ///
 /// # Errors
 /// When they are not after a minute.
 pub async fn wait_until_settled(stage: &Stage, orders: usize) -> Result<(), BenchError> {
     let deadline = Instant::now() + SETTLED_WITHIN;
-    let expected = i64::try_from(orders).unwrap_or(i64::MAX);
+    let expected = stage.earlier.orders + i64::try_from(orders).unwrap_or(i64::MAX);
     loop {
         let events = stage::number(&stage.orders_db, "SELECT next - 1 FROM event_cursor").await?;
         if events == 2 * expected {

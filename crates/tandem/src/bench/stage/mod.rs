@@ -1,19 +1,20 @@
 //! A cluster for one figure: fresh databases and topics on the run's servers, and one replica of each service.
 
 pub mod replica;
+pub mod seed;
 pub mod servers;
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use runtime::auth::{Secret, TokenSigner};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
 use self::servers::Servers;
-use super::{BenchError, load::Target};
+use super::{BenchError, load::Target, verify::Earlier};
 
 /// Signs the tokens of a cluster that only this machine can reach.
 const SECRET: &str = "only-for-the-benchmark-on-this-machine";
@@ -32,6 +33,8 @@ pub struct Stage {
     pub payments_db: DatabaseConnection,
     /// In front of its topics.
     pub topic_prefix: String,
+    /// What was stored before the load that is verified.
+    pub earlier: Earlier,
 }
 
 /// A running process of one service.
@@ -53,22 +56,47 @@ impl Stage {
     /// # Errors
     /// When a database cannot be made or a service does not start.
     pub async fn start(servers: &Servers, name: &str) -> Result<Self, BenchError> {
-        let (orders_db, payments_db) = (format!("bench_{name}_orders"), format!("bench_{name}_payments"));
-        for database in [&orders_db, &payments_db] {
-            create_database(servers, database).await?;
-        }
+        let (orders_url, payments_url) = Self::create_databases(servers, name).await?;
+        Self::start_on(servers, name, &orders_url, &payments_url).await
+    }
+
+    /// Makes both databases, empty, and answers their URLs.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn create_databases(servers: &Servers, name: &str) -> Result<(String, String), BenchError> {
+        let (orders, payments) = (Self::orders_database(name), Self::payments_database(name));
+        create_database(servers, &orders).await?;
+        create_database(servers, &payments).await?;
+        Ok((servers.database(&orders), servers.database(&payments)))
+    }
+
+    /// What Order Service's database of this stage is called.
+    pub fn orders_database(name: &str) -> String {
+        format!("bench_{name}_orders")
+    }
+
+    /// What Payments Service's database of this stage is called.
+    pub fn payments_database(name: &str) -> String {
+        format!("bench_{name}_payments")
+    }
+
+    /// Starts both services on these databases and fresh topics called after `name`.
+    ///
+    /// # Errors
+    /// When a service does not start.
+    pub async fn start_on(servers: &Servers, name: &str, orders_db: &str, payments_db: &str) -> Result<Self, BenchError> {
         // Topics of an earlier run on the same Kafka are another's.
         let topic_prefix = format!("bench-{name}-{}.", std::process::id());
         let settings = [("KAFKA_BROKERS", servers.kafka.as_str()), ("TOPIC_PREFIX", &topic_prefix), ("JWT_SECRET", SECRET)];
-        let database_url = servers.database(&payments_db);
-        let payments = Replica::start("payments", settings.into_iter().chain([("DATABASE_URL", database_url.as_str())])).await?;
+        let payments = Replica::start("payments", settings.into_iter().chain([("DATABASE_URL", payments_db)])).await?;
         let payments_url = format!("http://{}/graphql", payments.address);
-        let database_url = servers.database(&orders_db);
-        let own = [("DATABASE_URL", database_url.as_str()), ("PAYMENTS_URL", &payments_url)];
+        let own = [("DATABASE_URL", orders_db), ("PAYMENTS_URL", payments_url.as_str())];
         let orders = Replica::start("orders", settings.into_iter().chain(own)).await?;
-        let orders_db = sea_orm::Database::connect(servers.database(&orders_db)).await?;
-        let payments_db = sea_orm::Database::connect(servers.database(&payments_db)).await?;
-        Ok(Self { orders, payments, orders_db, payments_db, topic_prefix })
+        let orders_db = sea_orm::Database::connect(orders_db).await?;
+        let payments_db = sea_orm::Database::connect(payments_db).await?;
+        let earlier = Earlier::all(&orders_db).await?;
+        Ok(Self { orders, payments, orders_db, payments_db, topic_prefix, earlier })
     }
 
     /// Where load goes, signed in as `users` different users.
@@ -181,7 +209,7 @@ pub async fn create_database(servers: &Servers, name: &str) -> Result<(), BenchE
 /// # Errors
 /// What the database says.
 pub async fn number(db: &DatabaseConnection, sql: &str) -> Result<i64, BenchError> {
-    let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
     let row = row.ok_or_else(|| BenchError::Unexpected(format!("no row for {sql}")))?;
     Ok(row.try_get_by_index(0)?)
 }

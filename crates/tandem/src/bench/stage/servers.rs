@@ -45,6 +45,11 @@ impl Servers {
         Ok(())
     }
 
+    /// Whether Kafka is the one that is started here.
+    pub fn own_kafka(&self) -> bool {
+        self.started.iter().any(|script| script.ends_with("test-kafka"))
+    }
+
     /// The URL of another database on the same PostgreSQL.
     pub fn database(&self, name: &str) -> String {
         let (server, _) = self.postgres.rsplit_once('/').unwrap_or((&self.postgres, ""));
