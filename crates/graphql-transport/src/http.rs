@@ -23,6 +23,7 @@ use crate::negotiation::{ResponseFormat, is_json_body, negotiate};
 use crate::operation::OperationKind;
 use crate::request::{BadParameters, Parameters, Prepared, QueryString};
 use crate::router::Endpoint;
+use crate::survivor::Survivor;
 
 /// How much of a body that is too large is read and thrown away, as a multiple of the limit. A client that is still writing
 /// when the connection closes would see a broken connection instead of the 413.
@@ -207,7 +208,7 @@ pub(crate) async fn execute<E: Executor>(
     if kind == OperationKind::Query {
         return run.await;
     }
-    endpoint.options.tasks.spawn(run).await.unwrap_or_else(|_| panicked())
+    Survivor::new(run, endpoint.options.tasks.clone()).await
 }
 
 fn panicked() -> GraphqlResponse {

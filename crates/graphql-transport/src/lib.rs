@@ -51,6 +51,7 @@ mod options;
 mod origin;
 mod request;
 mod router;
+mod survivor;
 mod websocket;
 
 pub use auth::{Anonymous, Authenticated, Authenticator, Rejected};

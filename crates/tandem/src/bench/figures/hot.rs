@@ -224,8 +224,6 @@ pub fn task_record(id: OrderId, user_id: &UserId, topic: &str) -> Result<Record,
         version: 1,
         updated_at_ms: id.created_at(),
         task_event_id: EventId::generate(),
-        resend_at_ms: None,
-        resends: 0,
         idempotency_key: None,
         idempotency_hash: None,
     };

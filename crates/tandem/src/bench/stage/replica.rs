@@ -15,6 +15,7 @@ use order_service::{app::OrderService, endpoint::EndpointOptions};
 use payment_service::{PaymentService, Topics};
 use runtime::{
     auth::{Secret, TokenVerifier},
+    metrics::Metrics,
     serve,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, stdin, stdout};
@@ -53,7 +54,7 @@ pub async fn run_orders(settings: ReplicaSettings) -> Result<(), BenchError> {
         // As in cluster mode without further settings.
         endpoint: EndpointOptions::default(),
         subgraph_listen: Some(subgraph.to_string()),
-        metrics: None,
+        metrics: Some(Metrics::install().map_err(unexpected)?),
         drain_notice: Duration::ZERO,
     };
     let listener = serve::bind("127.0.0.1:0").await.map_err(unexpected)?;
@@ -87,7 +88,7 @@ pub async fn run_payments(settings: ReplicaSettings) -> Result<(), BenchError> {
         migrate_on_start: true,
         listen: "127.0.0.1:0".to_owned(),
         topics: Topics::with_prefix(&settings.topic_prefix),
-        metrics: None,
+        metrics: Some(Metrics::install().map_err(unexpected)?),
         drain_notice: Duration::ZERO,
     };
     let service = PaymentService::start(app, broker, settings.verifier()?).await.map_err(unexpected)?;

@@ -11,6 +11,8 @@ use crate::bench::BenchError;
 
 /// Of the instances that are started here.
 const INSTANCE: &str = "bench";
+/// Kafka's, as for tests, but with both of Java's compilers: it runs long enough here for the second one to pay, as in production.
+const KAFKA_JAVA_OPTIONS: &str = "-Xmx512m -XX:+UseSerialGC";
 
 /// Where the servers are.
 #[derive(Debug, Clone)]
@@ -71,7 +73,12 @@ async fn named_or_started(variable: &str, script: &str, started: &mut Vec<PathBu
 
 /// The last line of what the script prints.
 async fn call(script: &Path, command: &str) -> Result<String, BenchError> {
-    let output = Command::new(script).args([command, INSTANCE]).stdin(Stdio::null()).output().await?;
+    let output = Command::new(script)
+        .args([command, INSTANCE])
+        .env("TANDEM_TEST_KAFKA_JAVA_OPTIONS", KAFKA_JAVA_OPTIONS)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         return Err(BenchError::Unexpected(format!("{} {command} {INSTANCE}: {errors}", script.display())));
