@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_report_of_pgbench_is_read() {
         let text = "number of transactions actually processed: 20\nlatency average = 0.541 ms\ntps = 1848.428835 (without initial connection time)\n";
-        assert_eq!(number_after(text, "tps = "), Some(1848.428_835));
+        assert_eq!(number_after(text, "tps = "), Some(1_848.428_835));
         assert_eq!(number_after(text, "latency average = "), Some(0.541));
         assert_eq!(number_after("pgbench: error", "tps = "), None);
     }
