@@ -193,7 +193,7 @@ on_both!(OrdersMigrator;
 async fn a_transaction_that_took_its_positions_first_commits_first() {
     let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
     let (feed, _running) = start(&db);
-    drop(feed.attach(Topic::User(ada())).await);
+    drop(feed.attach(order_service::feed::Topic::User(ada())).await);
     let mut events = pin!(stream::of_user(feed.clone(), (*db).clone(), ada(), Some(Position(0))));
 
     let (slow_order, fast_order) = (OrderId::generate(), OrderId::generate());
