@@ -3,7 +3,7 @@
 NPM_TESTS := crates/graphql-transport/tests/js crates/tandem/tests/js examples
 NPM_CHECKS := schema/compose web/graphiql examples
 
-.PHONY: help run prove bench up down compose-test test check fmt lint schema screenshots web
+.PHONY: help run prove bench microbench up down compose-test test check fmt lint schema screenshots web
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,8 +14,11 @@ run: ## start everything in one process: http://127.0.0.1:8000
 prove: ## kill it under load ten times and show that nothing is lost or doubled
 	cargo run -- prove
 
-bench: ## measure an order from its request to its subscriber's PAID event
-	cargo run --release -- bench
+bench: ## measure the eleven figures of docs/PERFORMANCE.md: about an hour, starts what it needs
+	cargo run --release --locked --features kafka -- bench
+
+microbench: ## measure planning, executing and deciding alone, without servers
+	cargo bench --locked -p gateway -p payment-service
 
 up: ## start the cluster without Docker: PostgreSQL, Kafka, two replicas of each service
 	@scripts/cluster up
