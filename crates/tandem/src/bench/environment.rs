@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait as _, Database, Statement};
 use serde::Serialize;
 use tokio::process::Command;
 
-use super::{BenchError, pgbench::Pgbench, stage::servers::Servers};
+use super::{BenchError, pgbench::Pgbench};
 
 /// What `scripts/test-kafka` starts.
 const KAFKA_POM: &str = include_str!("../../../../scripts/kafka/pom.xml");
@@ -56,11 +56,11 @@ pub struct Versions {
 }
 
 impl Environment {
-    /// Looks around.
+    /// Looks around. `postgres` is a URL, and `own_kafka` says whether the broker is the one that the scripts start.
     ///
     /// # Errors
     /// When PostgreSQL does not answer.
-    pub async fn find(servers: &Servers, pgbench: Option<&Pgbench>, quick: bool) -> Result<Self, BenchError> {
+    pub async fn find(postgres: &str, own_kafka: bool, pgbench: Option<&Pgbench>, quick: bool) -> Result<Self, BenchError> {
         let pgbench = match pgbench {
             Some(pgbench) => output(Command::new(pgbench.program()).arg("--version")).await,
             None => None,
@@ -75,8 +75,8 @@ impl Environment {
             hardware: Hardware::find(),
             versions: Versions {
                 tandem: env!("CARGO_PKG_VERSION"),
-                postgres: postgres_version(servers).await?.and_then(number),
-                kafka: servers.own_kafka().then(|| pom_version(KAFKA_POM)).flatten(),
+                postgres: postgres_version(postgres).await?.and_then(number),
+                kafka: own_kafka.then(|| pom_version(KAFKA_POM)).flatten(),
                 pgbench: pgbench.and_then(number),
             },
         })
@@ -123,8 +123,8 @@ fn pom_version(pom: &str) -> Option<String> {
     Some(version.to_owned())
 }
 
-async fn postgres_version(servers: &Servers) -> Result<Option<String>, BenchError> {
-    let db = Database::connect(&servers.postgres).await?;
+async fn postgres_version(url: &str) -> Result<Option<String>, BenchError> {
+    let db = Database::connect(url).await?;
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), "SHOW server_version")).await?;
     db.close().await?;
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)

@@ -1,25 +1,19 @@
 //! `tandem bench`: what it costs, measured through the public API, each figure beside a yardstick of the same run.
 
+pub mod chart;
+pub mod environment;
 pub mod latency;
+pub mod pgbench;
+pub mod process;
+pub mod progress;
+pub mod report;
 
 #[cfg(feature = "kafka")]
-pub mod chart;
-#[cfg(feature = "kafka")]
 mod costs;
-#[cfg(feature = "kafka")]
-pub mod environment;
 #[cfg(feature = "kafka")]
 pub mod figures;
 #[cfg(feature = "kafka")]
 pub mod load;
-#[cfg(feature = "kafka")]
-pub mod pgbench;
-#[cfg(feature = "kafka")]
-pub mod process;
-#[cfg(feature = "kafka")]
-pub mod progress;
-#[cfg(feature = "kafka")]
-pub mod report;
 #[cfg(feature = "kafka")]
 mod run;
 #[cfg(feature = "kafka")]

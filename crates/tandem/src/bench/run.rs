@@ -76,7 +76,8 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     starting.done();
     let mut bench =
         Bench { options, servers, pgbench, settled_per_second: None, hot_debits_per_second: None, order_yardstick: None };
-    let environment = Environment::find(&bench.servers, bench.pgbench.as_ref(), bench.options.quick).await;
+    let (postgres, own_kafka) = (bench.servers.postgres.clone(), bench.servers.own_kafka());
+    let environment = Environment::find(&postgres, own_kafka, bench.pgbench.as_ref(), bench.options.quick).await;
     let measured = bench.measure().await;
     bench.servers.remove().await?;
     let (figures, failed) = measured;
