@@ -14,7 +14,7 @@ run: ## start everything in one process: http://127.0.0.1:8000
 prove: ## kill it under load ten times and show that nothing is lost or doubled
 	cargo run -- prove
 
-bench: ## measure the eleven figures of docs/PERFORMANCE.md: about an hour, starts what it needs
+bench: ## measure the eleven figures of docs/PERFORMANCE.md: about half an hour, starts what it needs
 	cargo run --release --locked --features kafka -- bench
 
 microbench: ## measure planning, executing and deciding alone, without servers

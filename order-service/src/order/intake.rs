@@ -1,14 +1,14 @@
 //! Concurrent `createOrder` calls share a transaction.
 //!
 //! A call waits in a bounded queue. A worker takes what waits, up to [`create::MAX_BATCH`], commits it in one transaction and gives each caller
-//! its own answer. While it commits, another worker writes the next batch, and a third one gathers. Nobody waits for a batch to fill: an
-//! order alone is a batch of one. The worker owns the orders, so a caller that goes away cancels nothing.
+//! its own answer; while it commits, the next batch gathers. Nobody waits for a batch to fill: an order alone is a batch of one. The
+//! worker owns the orders, so a caller that goes away cancels nothing.
 
 use std::sync::Arc;
 
 use database::{Database, DatabaseError};
 use messaging::{relay::RelayHandle, trace::Step};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -17,10 +17,6 @@ use crate::feed::Feed;
 
 /// Calls that may wait: some batches, so that a stall of the database is answered with an error instead of with growing memory.
 const QUEUE_CALLS: usize = 4 * create::MAX_BATCH;
-
-/// Transactions at the same time: one that writes its rows while the other waits for the disk. The end of a transaction is alone anyway,
-/// since it holds the counter of events.
-const WORKERS: usize = 2;
 
 /// Why a call was not answered with an outcome.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,13 +55,10 @@ pub struct IntakeContext {
 }
 
 impl Intake {
-    /// Starts the workers; they end after `shutdown`, once the calls that wait are answered.
+    /// Starts the worker; it ends after `shutdown`, once the calls that wait are answered.
     pub fn start(context: IntakeContext, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE_CALLS);
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..WORKERS {
-            tasks.spawn(work(context.clone(), Arc::clone(&queue), shutdown.clone()));
-        }
+        tasks.spawn(work(context, queue, shutdown));
         Self { calls }
     }
 
@@ -84,25 +77,20 @@ impl Intake {
     }
 }
 
-async fn work(context: IntakeContext, queue: Arc<Mutex<mpsc::Receiver<Call>>>, shutdown: CancellationToken) {
-    loop {
-        let batch = next_batch(&queue, &shutdown).await;
-        if batch.is_empty() {
-            return;
-        }
-        commit(&context, batch).await;
-    }
-}
-
-/// What waits, at least one call; none when no more will come. One worker at a time waits here.
-async fn next_batch(queue: &Mutex<mpsc::Receiver<Call>>, shutdown: &CancellationToken) -> Vec<Call> {
-    let mut queue = queue.lock().await;
+async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown: CancellationToken) {
     let mut batch = Vec::with_capacity(create::MAX_BATCH);
     loop {
-        tokio::select! {
-            _ = queue.recv_many(&mut batch, create::MAX_BATCH) => return batch,
-            () = shutdown.cancelled(), if !queue.is_closed() => queue.close(),
+        let received = tokio::select! {
+            received = queue.recv_many(&mut batch, create::MAX_BATCH) => received,
+            () = shutdown.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        if received == 0 {
+            return;
         }
+        commit(&context, std::mem::take(&mut batch)).await;
     }
 }
 
