@@ -40,6 +40,7 @@ fmt: ## formatting
 
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p tandem --all-targets --features kafka --locked -- -D warnings
 
 schema: schema/compose/node_modules examples/node_modules ## regenerate schema/: subgraphs, supergraph, public schema, events
 	@scripts/generate-schema

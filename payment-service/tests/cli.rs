@@ -59,7 +59,7 @@ fn the_tables_can_be_brought_up_to_date_more_than_once() {
 
 #[test]
 fn a_wrong_setting_is_named_with_what_was_read_and_what_is_allowed() {
-    let valid = [("DATABASE_URL", "sqlite://unused.db"), ("JWT_SECRET", SECRET)];
+    let valid = [("DATABASE_URL", "sqlite:///nowhere/x.db"), ("JWT_SECRET", SECRET)];
     let with = |name: &'static str, value: &'static str| {
         let mut environment: Vec<_> = valid.iter().copied().filter(|(known, _)| *known != name).collect();
         environment.push((name, value));
@@ -84,7 +84,7 @@ fn a_wrong_setting_is_named_with_what_was_read_and_what_is_allowed() {
 
 #[test]
 fn a_replica_without_a_broker_says_what_to_start_instead() {
-    let valid = [("DATABASE_URL", "sqlite://unused.db"), ("JWT_SECRET", SECRET)];
+    let valid = [("DATABASE_URL", "sqlite:///nowhere/x.db"), ("JWT_SECRET", SECRET)];
     let without = refused(&["run"], &valid);
     assert!(without.contains("KAFKA_BROKERS is not set") && without.contains("`tandem`"), "{without}");
     assert_eq!(without.trim().lines().count(), 1, "one clear line: {without}");

@@ -78,8 +78,13 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
         Bench { options, servers, pgbench, settled_per_second: None, hot_debits_per_second: None, order_yardstick: None };
     let (postgres, own_kafka) = (bench.servers.postgres.clone(), bench.servers.own_kafka());
     let environment = Environment::find(&postgres, own_kafka, bench.pgbench.as_ref(), bench.options.quick).await;
-    let measured = bench.measure().await;
+    // Servers in the background would outlive an interrupted run; replicas end with it.
+    let measured = tokio::select! {
+        measured = bench.measure() => Some(measured),
+        _ = tokio::signal::ctrl_c() => None,
+    };
     bench.servers.remove().await?;
+    let measured = measured.ok_or_else(|| BenchError::Unexpected("interrupted".to_owned()))?;
     let (figures, failed) = measured;
     Ok(Report { environment: environment?, figures, failed })
 }
