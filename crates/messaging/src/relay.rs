@@ -34,8 +34,7 @@ pub struct RelayOptions {
     pub queue_rows: usize,
     /// Rows per publish call.
     pub publish_rows: usize,
-    /// Publish calls that may wait for their acknowledgement at the same time. Two keep the way full; with more each of them would carry
-    /// less, and a broker pays per call.
+    /// Publish calls that may wait for their acknowledgement at the same time.
     pub publishes_in_flight: usize,
     /// How long a publish call may take before its rows are left to a sweeper.
     pub publish_timeout: Duration,
@@ -54,7 +53,7 @@ impl Default for RelayOptions {
         Self {
             queue_rows: 10_000,
             publish_rows: 500,
-            publishes_in_flight: 2,
+            publishes_in_flight: 8,
             publish_timeout: Duration::from_secs(30),
             mark_after: Duration::from_millis(100),
             mark_rows: 1_000,
