@@ -73,25 +73,31 @@ impl Registry {
 
     /// Makes the feed run if it does not, and waits until it does. `false` when the service stops.
     pub(super) async fn running(&self) -> bool {
-        self.phase.send_if_modified(|phase| {
-            let idle = *phase == Phase::Idle;
-            if idle {
-                *phase = Phase::Wanted;
+        loop {
+            self.phase.send_if_modified(|phase| {
+                let idle = *phase == Phase::Idle;
+                if idle {
+                    *phase = Phase::Wanted;
+                }
+                idle
+            });
+            match self.wait_for(|phase| phase != Phase::Wanted).await {
+                Phase::Running => return true,
+                Phase::Closed => return false,
+                // It ran and went to rest again before this task saw it: it has to be asked again, by this task.
+                Phase::Idle | Phase::Wanted => {}
             }
-            idle
-        });
-        let reached = self.phase.subscribe();
-        self.wait_for(reached, |phase| matches!(phase, Phase::Running | Phase::Closed)).await == Phase::Running
+        }
     }
 
     /// Waits until somebody wants the feed to run.
     pub(super) async fn wanted(&self) {
-        self.wait_for(self.phase.subscribe(), |phase| phase != Phase::Idle).await;
+        self.wait_for(|phase| phase != Phase::Idle).await;
     }
 
-    async fn wait_for(&self, mut phase: watch::Receiver<Phase>, reached: impl Fn(Phase) -> bool) -> Phase {
+    async fn wait_for(&self, reached: impl Fn(Phase) -> bool) -> Phase {
         // The sender lives as long as `self`.
-        phase.wait_for(|phase| reached(*phase)).await.map_or(Phase::Closed, |phase| *phase)
+        self.phase.subscribe().wait_for(|phase| reached(*phase)).await.map_or(Phase::Closed, |phase| *phase)
     }
 
     /// Says from where on events will be handed out.
@@ -215,6 +221,20 @@ mod tests {
         assert_eq!(registry.attach(topic()).map(|attachment| attachment.position), Some(Position(7)));
         registry.close();
         assert!(!registry.running().await, "it stops");
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_comes_while_the_feed_goes_to_rest_is_not_forgotten() {
+        let registry = Registry::default();
+        let mut waiting = std::pin::pin!(registry.running());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        // The waiting task gets its turn only after all of this.
+        registry.start_at(Position(1));
+        assert!(registry.rest());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        assert!(futures_util::poll!(std::pin::pin!(registry.wanted())).is_ready(), "it asks again");
+        registry.start_at(Position(2));
+        assert!(waiting.await);
     }
 
     #[test]
