@@ -65,7 +65,6 @@ impl Suspicion {
     }
 }
 
-/// The pools of one database.
 /// Every statement of a service finds its rows through an index, however many there are. But a prepared statement keeps the plan that was
 /// made first, and on a table that is new and empty that is one that reads it whole: it would stay, while the table grows, until the next
 /// automatic ANALYZE. So plans that read whole tables are only for statements that have no other; those look expensive then, and must not
@@ -73,6 +72,7 @@ impl Suspicion {
 const PLANS: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
+/// The pools of one database.
 pub(crate) struct PostgresPools {
     pub(crate) writer: PgPool,
     pub(crate) reader: PgPool,

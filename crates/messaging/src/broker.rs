@@ -194,13 +194,11 @@ pub trait Consumer: Send {
     /// a new one is needed.
     async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError>;
 
-    /// The same for what is here already, without waiting: `None` when nothing is, and from a consumer that cannot tell.
+    /// The same for what is here already: `None`, without waiting for it, when no partition has something.
     ///
     /// # Errors
     /// As for [`Consumer::next_batch`].
-    fn ready_batch(&mut self, _max: usize) -> Result<Option<Batch>, BrokerError> {
-        Ok(None)
-    }
+    async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError>;
 
     /// After the database commit: the first `done` deliveries of the batch, and everything before them in the
     /// partition, need not be delivered to this group again. Not waited for to be durable, so redelivery after a crash

@@ -55,13 +55,8 @@ impl<H: Handler> Session<'_, H> {
         for batch in batches {
             self.report_batch(batch);
             self.applied(batch);
-            match self.consumer.store(batch, batch.deliveries.len()).await {
-                Ok(()) => self.progress = true,
-                Err(BrokerError::PartitionLost(partition)) => {
-                    tracing::info!(%partition, "partition taken away after its batch was applied");
-                    self.partitions.remove(&partition);
-                }
-                Err(error) => return Err(error),
+            if !self.store(batch, batch.deliveries.len()).await? {
+                self.partitions.remove(&batch.source);
             }
         }
         Ok(true)
@@ -95,19 +90,29 @@ impl<H: Handler> Session<'_, H> {
                     Put::Never(reason) => return Ok(Applied::Stop(reason)),
                 },
             }
-            match self.consumer.store(batch, part.end).await {
-                Ok(()) => self.progress = true,
-                Err(BrokerError::PartitionLost(partition)) => {
-                    tracing::info!(%partition, "partition taken away; the rest of the batch is dropped");
-                    return Ok(Applied::Lost);
-                }
-                Err(error) => return Err(error),
+            if !self.store(batch, part.end).await? {
+                return Ok(Applied::Lost);
             }
             if let Some(reason) = self.too_many_dead_letters(batch) {
                 return Ok(Applied::Stop(reason));
             }
         }
         Ok(Applied::All)
+    }
+
+    /// Stores that the first `done` deliveries are done; `false` when the partition is somebody else's now, and what is left of the batch too.
+    async fn store(&mut self, batch: &Batch, done: usize) -> Result<bool, BrokerError> {
+        match self.consumer.store(batch, done).await {
+            Ok(()) => {
+                self.progress = true;
+                Ok(true)
+            }
+            Err(BrokerError::PartitionLost(partition)) => {
+                tracing::info!(%partition, "partition taken away; what is left of its batch is dropped");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The whole batch, unless that was too much lately. The last part is the first one to be tried.

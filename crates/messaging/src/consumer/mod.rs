@@ -1,8 +1,11 @@
-//! The consumer loop: what one or several partitions have ready → one transaction → commit → [`Handler::committed`] → offset stored. In this order, so a
-//! crash anywhere delivers again and never loses; the handler makes redelivery harmless (see [`crate::inbox`]).
+//! The consumer loop: what one or several partitions have ready → one transaction → commit → [`Handler::committed`] →
+//! offsets stored. In this order, so a crash anywhere delivers again and never loses; the handler makes redelivery
+//! harmless (see [`crate::inbox`]).
 //!
 //! What can go wrong, and what happens then:
 //!
+//! * **Anything, while several partitions share the transaction**: it is rolled back, and each is applied alone, as
+//!   follows, so that trouble in one is not the others'.
 //! * **Transient** errors (connection, lock, serialization, broker away): the partition is paused and handed back, the
 //!   others go on, and it is tried again with growing waits and in smaller parts, for ever.
 //! * **Permanent** errors: the batch is bisected until the one message is found. The good parts are applied in order,

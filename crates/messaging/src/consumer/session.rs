@@ -133,7 +133,7 @@ impl<'a, H: Handler> Session<'a, H> {
         let mut room = bound.saturating_sub(first.deliveries.len());
         let mut batches = vec![first];
         while room > 0 {
-            let Some(next) = self.consumer.ready_batch(room)? else { break };
+            let Some(next) = self.consumer.ready_batch(room).await? else { break };
             if batches.iter().any(|batch| batch.source == next.source) {
                 // One batch per partition, so that what is held later stays in order: this one comes first next time.
                 self.consumer.hold(&next, 0).await?;

@@ -77,6 +77,26 @@ impl EmbeddedConsumer {
         }
     }
 
+    /// What the next partition has, in turn; `None` when none has something, or the log cannot be read now.
+    async fn look(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        if self.commands.is_closed() {
+            return Err(BrokerError::Closed);
+        }
+        self.follow_seeks();
+        while let Some(index) = self.ready() {
+            match self.read(index, max).await {
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "could not read the log; trying again");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// The next partition, in turn, that has something.
     fn ready(&self) -> Option<usize> {
         let count = self.partitions.len();
@@ -117,23 +137,18 @@ impl EmbeddedConsumer {
 impl Consumer for EmbeddedConsumer {
     async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
         loop {
-            if self.commands.is_closed() {
-                return Err(BrokerError::Closed);
-            }
             // Before looking, so that what is appended while we look wakes us.
             self.changed.borrow_and_update();
-            self.follow_seeks();
-            if let Some(index) = self.ready() {
-                match self.read(index, max).await {
-                    Ok(Some(batch)) => return Ok(batch),
-                    Ok(None) => continue,
-                    Err(error) if error.is_transient() => tracing::warn!(%error, "could not read the log; trying again"),
-                    Err(error) => return Err(error),
-                }
+            if let Some(batch) = self.look(max).await? {
+                return Ok(batch);
             }
             // Both endings mean the same: look again.
             let _ = tokio::time::timeout(POLL, self.changed.changed()).await;
         }
+    }
+
+    async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        self.look(max).await
     }
 
     async fn store(&mut self, batch: &Batch, done: usize) -> Result<(), BrokerError> {

@@ -127,6 +127,12 @@ impl KafkaConsumer {
         .await
     }
 
+    /// A batch that is handed out, for the lag.
+    fn seen(&self, batch: Batch) -> Batch {
+        self.lag.positions.seen(&batch.source, batch.deliveries[0].offset);
+        batch
+    }
+
     fn follow_rebalance(&mut self) -> Result<(), BrokerError> {
         let client = Arc::clone(self.client()?);
         for change in client.context().take_changes() {
@@ -179,21 +185,15 @@ impl Consumer for KafkaConsumer {
     async fn next_batch(&mut self, max: usize) -> Result<Batch, BrokerError> {
         loop {
             match self.next(max).await? {
-                Next::Batch(batch) => {
-                    self.lag.positions.seen(&batch.source, batch.deliveries[0].offset);
-                    return Ok(batch);
-                }
+                Next::Batch(batch) => return Ok(self.seen(batch)),
                 Next::Rebalance => self.follow_rebalance()?,
             }
         }
     }
 
-    fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+    async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
         match self.next(max).now_or_never().transpose()? {
-            Some(Next::Batch(batch)) => {
-                self.lag.positions.seen(&batch.source, batch.deliveries[0].offset);
-                Ok(Some(batch))
-            }
+            Some(Next::Batch(batch)) => Ok(Some(self.seen(batch))),
             // The next wait follows it: it is not lost by not being followed here.
             Some(Next::Rebalance) | None => Ok(None),
         }

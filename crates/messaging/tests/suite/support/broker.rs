@@ -161,6 +161,10 @@ impl Consumer for TestConsumer {
         self.inner.next_batch(max).await
     }
 
+    async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        self.inner.ready_batch(max).await
+    }
+
     async fn store(&mut self, batch: &Batch, done: usize) -> Result<(), BrokerError> {
         if self.faults.lost.load(Ordering::SeqCst) {
             return Err(BrokerError::PartitionLost(batch.source.clone()));

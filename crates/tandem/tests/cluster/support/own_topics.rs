@@ -137,6 +137,14 @@ impl OwnConsumer {
         TopicPartition { topic: format!("{}{}", self.prefix, partition.topic), partition: partition.partition }
     }
 
+    /// The batch as the services know it.
+    fn batch_inside(&self, batch: Batch) -> Batch {
+        let inside = |delivery: &Delivery| Delivery { topic: self.inside(&delivery.topic), ..delivery.clone() };
+        let deliveries: Arc<[Delivery]> = batch.deliveries.iter().map(inside).collect();
+        let source = TopicPartition { topic: self.inside(&batch.source.topic), ..batch.source };
+        Batch { source, deliveries, ..batch }
+    }
+
     /// The batch as the consumer below knows it.
     fn batch_outside(&self, batch: &Batch) -> Batch {
         Batch { source: self.outside(&batch.source), ..batch.clone() }
@@ -150,10 +158,11 @@ impl Consumer for OwnConsumer {
             _ = self.leave.changed() => return Err(BrokerError::unavailable("the group is moved")),
             batch = self.consumer.next_batch(max) => batch?,
         };
-        let inside = |delivery: &Delivery| Delivery { topic: self.inside(&delivery.topic), ..delivery.clone() };
-        let deliveries: Arc<[Delivery]> = batch.deliveries.iter().map(inside).collect();
-        let source = TopicPartition { topic: self.inside(&batch.source.topic), ..batch.source };
-        Ok(Batch { source, deliveries, ..batch })
+        Ok(self.batch_inside(batch))
+    }
+
+    async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
+        Ok(self.consumer.ready_batch(max).await?.map(|batch| self.batch_inside(batch)))
     }
 
     async fn store(&mut self, batch: &Batch, done: usize) -> Result<(), BrokerError> {
