@@ -75,6 +75,42 @@ on_both!(TestMigrator;
         assert!(nothing_left(&broker).await);
     }
 
+    async fn what_several_partitions_have_ready_is_one_transaction(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let records: Vec<_> = (0..60).map(|n| event("tasks", &n.to_string(), &n.to_string())).collect();
+        publish(&broker, &records).await;
+        let handler = TestHandler::new();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all are applied", || async { count(db, "applied").await == 60 }).await;
+        running.stop().await;
+        assert_eq!(*handler.attempts.lock().unwrap(), [60]);
+        let partitions: std::collections::HashSet<i32> = applied(db).await.into_iter().map(|(partition, _)| partition).collect();
+        assert!(partitions.len() > 1, "{partitions:?}");
+        assert!(nothing_left(&broker).await, "each partition's offset is stored");
+    }
+
+    async fn a_poisonous_message_costs_other_partitions_of_its_transaction_nothing(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let mut records: Vec<_> = (0..60).map(|n| event("tasks", &n.to_string(), &n.to_string())).collect();
+        records[17] = event("tasks", "17", "poison");
+        publish(&broker, &records).await;
+        let handler = TestHandler::new();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("59 are applied", || async { count(db, "applied").await == 59 }).await;
+        let letters = dead_letters(&broker, 1).await;
+        running.stop().await;
+        assert_eq!(letters[0].1.original, records[17]);
+        assert_eq!(handler.attempts.lock().unwrap()[0], 60, "all partitions are tried together first");
+        let applied = applied(db).await;
+        let mut once: Vec<&str> = payloads(&applied);
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), 59);
+        assert!(nothing_left(&broker).await);
+    }
+
     async fn a_panicking_handler_costs_one_message_and_not_the_loop(db: &TestDatabase) {
         let log = new_log().await;
         let broker = broker(&log).await;
