@@ -138,11 +138,11 @@ impl OwnConsumer {
     }
 
     /// The batch as the services know it.
-    fn batch_inside(&self, batch: Batch) -> Batch {
+    fn batch_inside(&self, batch: &Batch) -> Batch {
         let inside = |delivery: &Delivery| Delivery { topic: self.inside(&delivery.topic), ..delivery.clone() };
         let deliveries: Arc<[Delivery]> = batch.deliveries.iter().map(inside).collect();
         let source = TopicPartition { topic: self.inside(&batch.source.topic), ..batch.source };
-        Batch { source, deliveries, ..batch }
+        Batch { source, deliveries, ..*batch }
     }
 
     /// The batch as the consumer below knows it.
@@ -158,11 +158,11 @@ impl Consumer for OwnConsumer {
             _ = self.leave.changed() => return Err(BrokerError::unavailable("the group is moved")),
             batch = self.consumer.next_batch(max) => batch?,
         };
-        Ok(self.batch_inside(batch))
+        Ok(self.batch_inside(&batch))
     }
 
     async fn ready_batch(&mut self, max: usize) -> Result<Option<Batch>, BrokerError> {
-        Ok(self.consumer.ready_batch(max).await?.map(|batch| self.batch_inside(batch)))
+        Ok(self.consumer.ready_batch(max).await?.map(|batch| self.batch_inside(&batch)))
     }
 
     async fn store(&mut self, batch: &Batch, done: usize) -> Result<(), BrokerError> {
