@@ -1,11 +1,7 @@
 //! From a message to a use case, inside the consumer's transaction.
 
 use async_trait::async_trait;
-use messaging::{
-    Delivery, Handler, HandlerError,
-    message::header,
-    trace::{SpanKind, Step},
-};
+use messaging::{Delivery, Handler, HandlerError, trace::Step};
 use schema::{EventId, EventSource as _, PaymentResult, Timestamp};
 use sea_orm::DatabaseTransaction;
 
@@ -49,9 +45,7 @@ impl Handler for PaymentResults {
 fn read(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<ReceivedResult, HandlerError> {
     let event_id = EventId(delivery.event_id()?);
     let result = PaymentResult::from_message(delivery.event_type(), &delivery.payload).map_err(HandlerError::permanent)?;
-    let step =
-        delivery.headers.get_str(header::TRACEPARENT).and_then(|sent| Step::after(sent, "settle order", SpanKind::Consumer));
-    let step = step.map(|step| step.with("order.id", result.order_id));
+    let step = Step::receiving(delivery, "settle order").map(|step| step.with("order.id", result.order_id));
     let traceparent = step.as_ref().map(Step::traceparent);
     steps.extend(step);
     Ok(ReceivedResult { event_id, result, traceparent })

@@ -3,11 +3,7 @@
 //! A message that is no payment task is a permanent error: the loop finds it by bisection and puts it away as a dead letter.
 
 use async_trait::async_trait;
-use messaging::{
-    Delivery, Handler, HandlerError, RelayHandle,
-    message::header,
-    trace::{SpanKind, Step},
-};
+use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header, trace::Step};
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
 use sea_orm::DatabaseTransaction;
 
@@ -55,9 +51,7 @@ impl Handler for PaymentTasks {
 fn read_task(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<Task, HandlerError> {
     let event_id = EventId(delivery.event_id()?);
     let payment = PaymentTask::from_message(delivery.event_type(), &delivery.payload).map_err(HandlerError::permanent)?;
-    let step =
-        delivery.headers.get_str(header::TRACEPARENT).and_then(|sent| Step::after(sent, "decide payment", SpanKind::Consumer));
-    let step = step.map(|step| step.with("order.id", payment.order_id));
+    let step = Step::receiving(delivery, "decide payment").map(|step| step.with("order.id", payment.order_id));
     let traceparent = match &step {
         Some(step) => Some(step.traceparent().into()),
         // Not recorded here, but perhaps by those who come after.

@@ -13,7 +13,7 @@ use opentelemetry::trace::{Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue, global};
 use uuid::Uuid;
 
-use crate::message::{Record, header};
+use crate::message::{Delivery, Record, header};
 
 /// The name under which these spans are made.
 const SCOPE: &str = "messaging";
@@ -35,6 +35,11 @@ impl Step {
         let written =
             global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &Written(traceparent)));
         if written.span().span_context().is_sampled() { Self::below(&written, name, kind) } else { None }
+    }
+
+    /// A step of whoever received the message, below the one that published it; `None` as for [`Step::after`].
+    pub fn receiving(delivery: &Delivery, name: &'static str) -> Option<Self> {
+        delivery.headers.get_str(header::TRACEPARENT).and_then(|sent| Self::after(sent, name, SpanKind::Consumer))
     }
 
     fn below(parent: &Context, name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Option<Self> {
