@@ -1,6 +1,9 @@
 //! Creating orders: what must not happen when calls are repeated, raced or abandoned.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{TOPIC, new_order};
 use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
@@ -8,22 +11,11 @@ use order_service::order::{
     create::{Created, create_orders_batch},
     find,
 };
-use schema::{CurrencyCode, Money, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement};
-
-fn order(user: &str, minor: i64, key: Option<&str>) -> NewOrder {
-    NewOrder {
-        user_id: UserId(user.to_owned()),
-        total: Money { minor, currency: CurrencyCode::EUR },
-        description: "a book".to_owned(),
-        idempotency_key: key.map(ToOwned::to_owned),
-        traceparent: None,
-    }
-}
 
 async fn create(db: &Database, new: Vec<NewOrder>) -> Result<Created, DatabaseError> {
     db.transaction("test", move |tx: &DatabaseTransaction| -> BoxFuture<'_, Result<Created, DatabaseError>> {
-        Box::pin(async move { Ok(create_orders_batch(tx, "payment_tasks", &new).await?) })
+        Box::pin(async move { Ok(create_orders_batch(tx, TOPIC, &new).await?) })
     })
     .await
 }
@@ -43,7 +35,7 @@ fn accepted(outcome: &CreateOutcome) -> &Order {
 
 on_both!(OrdersMigrator;
     async fn an_accepted_order_has_its_row_its_event_and_its_task_in_one_commit(db: &TestDatabase) {
-        let created = create(db, vec![order("ada", 1250, None), order("bob", 99, Some("k")), order("ada", 7, None)]).await.unwrap();
+        let created = create(db, vec![new_order("ada", 1250, None), new_order("bob", 99, Some("k")), new_order("ada", 7, None)]).await.unwrap();
         let totals: Vec<i64> = created.outcomes.iter().map(|outcome| accepted(outcome).total_minor).collect();
         assert_eq!(totals, [1250, 99, 7], "every caller gets its own order");
         assert_eq!(created.outbox.len(), 3);
@@ -58,7 +50,7 @@ on_both!(OrdersMigrator;
     }
 
     async fn the_same_key_twice_in_one_batch_makes_one_order(db: &TestDatabase) {
-        let created = create(db, vec![order("ada", 5, Some("k")), order("ada", 5, Some("k")), order("bob", 5, Some("k"))]).await.unwrap();
+        let created = create(db, vec![new_order("ada", 5, Some("k")), new_order("ada", 5, Some("k")), new_order("bob", 5, Some("k"))]).await.unwrap();
         assert!(matches!(created.outcomes[0], CreateOutcome::Created(_)));
         assert!(matches!(created.outcomes[1], CreateOutcome::AlreadyCreated(_)));
         assert!(matches!(created.outcomes[2], CreateOutcome::Created(_)), "keys are per user");
@@ -67,16 +59,16 @@ on_both!(OrdersMigrator;
     }
 
     async fn a_repeated_call_answers_with_the_order_and_has_no_second_effect(db: &TestDatabase) {
-        let first = create(db, vec![order("ada", 5, Some("k"))]).await.unwrap();
-        let again = create(db, vec![order("ada", 5, Some("k"))]).await.unwrap();
+        let first = create(db, vec![new_order("ada", 5, Some("k"))]).await.unwrap();
+        let again = create(db, vec![new_order("ada", 5, Some("k"))]).await.unwrap();
         assert_eq!(again.outcomes, [CreateOutcome::AlreadyCreated(accepted(&first.outcomes[0]).clone())]);
         assert!(again.outbox.is_empty());
         assert_eq!((count(db, "orders").await, count(db, "order_events").await, count(db, "outbox_orders").await), (1, 1, 1));
     }
 
     async fn a_key_reused_with_other_arguments_is_refused_and_fails_nobody_else(db: &TestDatabase) {
-        create(db, vec![order("ada", 5, Some("k"))]).await.unwrap();
-        let batch = vec![order("ada", 6, Some("k")), order("ada", 6, Some("other")), order("ada", 7, Some("other"))];
+        create(db, vec![new_order("ada", 5, Some("k"))]).await.unwrap();
+        let batch = vec![new_order("ada", 6, Some("k")), new_order("ada", 6, Some("other")), new_order("ada", 7, Some("other"))];
         let created = create(db, batch).await.unwrap();
         assert_eq!(created.outcomes[0], CreateOutcome::KeyReused);
         assert!(matches!(created.outcomes[1], CreateOutcome::Created(_)));
@@ -85,7 +77,7 @@ on_both!(OrdersMigrator;
     }
 
     async fn two_replicas_racing_with_one_key_make_one_order(db: &TestDatabase) {
-        let race = (0..8).map(|_| create(db, vec![order("ada", 5, Some("a")), order("ada", 5, Some("b"))]));
+        let race = (0..8).map(|_| create(db, vec![new_order("ada", 5, Some("a")), new_order("ada", 5, Some("b"))]));
         let created = futures_util::future::join_all(race).await;
         let mut ids: Vec<_> = created.iter().map(|created| {
             let outcomes = &created.as_ref().unwrap().outcomes;

@@ -1,8 +1,11 @@
 //! Live events: nothing is missed, repeated or out of order, whoever commits when.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use common::create_order;
 use database::{Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::{
@@ -11,14 +14,13 @@ use order_service::{
         stream::{self, FeedError},
     },
     order::{
-        CreateOutcome, NewOrder, Order, OrderEvent, OrderStatus, Position,
-        create::create_orders_batch,
+        Order, OrderEvent, OrderStatus, Position,
         event::{NewEvent, append_batch},
         find,
         settle::{ReceivedResult, settle_orders_batch},
     },
 };
-use schema::{CurrencyCode, EventId, Money, OrderId, PaymentOutcome, PaymentResult, Timestamp, UserId};
+use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, Timestamp, UserId};
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,26 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ada() -> UserId {
     UserId("ada".to_owned())
-}
-
-async fn create(db: &Database) -> Order {
-    let new = NewOrder {
-        user_id: ada(),
-        total: Money { minor: 1, currency: CurrencyCode::EUR },
-        description: "a book".to_owned(),
-        idempotency_key: None,
-        traceparent: None,
-    };
-    let created = db
-        .transaction("test", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(create_orders_batch(tx, "payment_tasks", &[new]).await?) })
-        })
-        .await
-        .unwrap();
-    match created.outcomes.into_iter().next() {
-        Some(CreateOutcome::Created(order)) => order,
-        other => panic!("{other:?}"),
-    }
 }
 
 async fn pay(db: &Database, order: &Order) {
@@ -98,7 +80,7 @@ fn first_event(order_id: OrderId) -> NewEvent {
 on_both!(OrdersMigrator;
     async fn an_undecided_order_yields_its_state_then_the_change_and_ends(db: &TestDatabase) {
         let (feed, _running) = start(db);
-        let order = create(db).await;
+        let order = create_order(db).await;
         let mut events = pin!(stream::of_order(feed.clone(), (*db).clone(), order.id));
         assert_eq!(next(&mut events).await.unwrap().status, OrderStatus::Pending);
         pay(db, &order).await;
@@ -110,7 +92,7 @@ on_both!(OrdersMigrator;
 
     async fn a_decided_order_yields_one_event_and_ends(db: &TestDatabase) {
         let (feed, _running) = start(db);
-        let order = create(db).await;
+        let order = create_order(db).await;
         pay(db, &order).await;
         let mut events = pin!(stream::of_order(feed, (*db).clone(), order.id));
         assert_eq!(next(&mut events).await.unwrap().status, OrderStatus::Paid);
@@ -119,7 +101,7 @@ on_both!(OrdersMigrator;
 
     async fn a_change_without_a_hint_is_seen_all_the_same(db: &TestDatabase) {
         let (feed, _running) = start(db);
-        let order = create(db).await;
+        let order = create_order(db).await;
         let mut events = pin!(stream::of_order(feed, (*db).clone(), order.id));
         next(&mut events).await;
         pay(db, &order).await;
@@ -130,7 +112,7 @@ on_both!(OrdersMigrator;
         let (feed, _running) = start(db);
         let before = find::cursor(db.reader()).await.unwrap().last();
         let mut orders = Vec::new();
-        for _ in 0..5 { orders.push(create(db).await); }
+        for _ in 0..5 { orders.push(create_order(db).await); }
         let mut seen = Vec::new();
         let mut cursor = before;
         // The socket drops after every third event; the client resumes with the last cursor it got.
@@ -150,7 +132,7 @@ on_both!(OrdersMigrator;
     async fn a_subscriber_far_behind_sees_every_event_once_and_in_order(db: &TestDatabase) {
         let (feed, _running) = start(db);
         let mut events = pin!(stream::of_user(feed.clone(), (*db).clone(), ada(), Some(Position(0))));
-        let first = create(db).await;
+        let first = create_order(db).await;
         feed.hint();
         assert_eq!(next(&mut events).await.unwrap().order_id, first.id);
         // More than its queue holds, while it does not read: it is cut off and goes on from storage.
@@ -170,7 +152,7 @@ on_both!(OrdersMigrator;
 
     async fn a_cursor_that_was_pruned_or_never_given_is_expired(db: &TestDatabase) {
         let (feed, _running) = start(db);
-        create(db).await;
+        create_order(db).await;
         let expired = async |after: i64| {
             let mut events = pin!(stream::of_user(feed.clone(), (*db).clone(), ada(), Some(Position(after))));
             matches!(tokio::time::timeout(Duration::from_millis(200), events.next()).await, Ok(Some(Err(FeedError::Expired))))
@@ -264,7 +246,7 @@ async fn wait_for_count(db: &Database, sql: &str, count: i64) {
 async fn a_commit_on_one_replica_wakes_the_feed_of_another() {
     let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
     let ((here, _a), (there, _b)) = (start(&db), start(&db));
-    let order = create(&db).await;
+    let order = create_order(&db).await;
     let mut events = pin!(stream::of_order(there.clone(), (*db).clone(), order.id));
     next(&mut events).await;
     wait_until_listening(&db, 2).await;

@@ -1,9 +1,12 @@
 //! Calls that share a transaction: one that the database refuses, and callers that go away.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use common::{TOPIC, new_order};
 use database::{Database, testing::on_both};
 use futures_util::future::join_all;
 use messaging::{Broker, BrokerError, Consumer, Gate, Record, Relay, RelayOptions, TopicSpec};
@@ -11,12 +14,11 @@ use migrations::OrdersMigrator;
 use order_service::{
     feed::Feed,
     order::{
-        CreateOutcome, NewOrder,
+        CreateOutcome,
         create::OUTBOX,
         intake::{Intake, IntakeContext, IntakeError},
     },
 };
-use schema::{CurrencyCode, Money, UserId};
 use sea_orm::{ConnectionTrait as _, Statement};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -47,18 +49,8 @@ impl Broker for Away {
 
 fn start(db: &Database, tasks: &TaskTracker, shutdown: &CancellationToken) -> Intake {
     let (relay, _) = Relay::start(db.clone(), OUTBOX, Arc::new(Away), RelayOptions::default(), shutdown.clone(), Gate::new());
-    let context = IntakeContext { database: db.clone(), relay, feed: Feed::new(), tasks_topic: "payment_tasks".into() };
+    let context = IntakeContext { database: db.clone(), relay, feed: Feed::new(), tasks_topic: TOPIC.into() };
     Intake::start(context, tasks, shutdown.clone())
-}
-
-fn order(minor: i64, key: String) -> NewOrder {
-    NewOrder {
-        user_id: UserId("ada".to_owned()),
-        total: Money { minor, currency: CurrencyCode::EUR },
-        description: "a book".to_owned(),
-        idempotency_key: Some(key),
-        traceparent: None,
-    }
 }
 
 async fn count(db: &Database, table: &str) -> i64 {
@@ -71,7 +63,7 @@ on_both!(OrdersMigrator;
     async fn an_order_that_the_database_refuses_fails_only_its_own_caller(db: &TestDatabase) {
         let intake = start(db, &TaskTracker::new(), &CancellationToken::new());
         // A total of zero passes no check of the table. Nothing that comes through the API has one.
-        let calls = (0..40).map(|n| intake.create(order(i64::from(n % 10 != 3), format!("k{n}"))));
+        let calls = (0..40).map(|n| intake.create(new_order("ada", i64::from(n % 10 != 3), Some(&format!("k{n}")))));
         for (n, answer) in join_all(calls).await.into_iter().enumerate() {
             match answer {
                 Ok(CreateOutcome::Created(_)) => assert_ne!(n % 10, 3),
@@ -89,18 +81,18 @@ on_both!(OrdersMigrator;
         let intake = start(db, &TaskTracker::new(), &CancellationToken::new());
         let kept = {
             // Polled once, so the call is in the queue; then dropped, while the ones between are waited for.
-            let mut abandoned: Vec<_> = (0..20).map(|n| Box::pin(intake.create(order(1, format!("abandoned-{n}"))))).collect();
+            let mut abandoned: Vec<_> = (0..20).map(|n| Box::pin(intake.create(new_order("ada", 1, Some(&format!("abandoned-{n}")))))).collect();
             let mut kept = Vec::new();
             for (n, call) in abandoned.iter_mut().enumerate() {
                 assert!(futures_util::poll!(call).is_pending());
-                kept.push(Box::pin(intake.create(order(1, format!("kept-{n}")))));
+                kept.push(Box::pin(intake.create(new_order("ada", 1, Some(&format!("kept-{n}"))))));
                 assert!(futures_util::poll!(kept.last_mut().unwrap()).is_pending());
             }
             drop(abandoned);
             join_all(kept).await
         };
         assert!(kept.iter().all(|answer| matches!(answer, Ok(CreateOutcome::Created(_)))), "{kept:?}");
-        let again = join_all((0..20).map(|n| intake.create(order(1, format!("abandoned-{n}"))))).await;
+        let again = join_all((0..20).map(|n| intake.create(new_order("ada", 1, Some(&format!("abandoned-{n}")))))).await;
         assert!(again.iter().all(|answer| matches!(answer, Ok(CreateOutcome::AlreadyCreated(_)))), "the worker owned them: {again:?}");
         assert_eq!(count(db, "orders").await, 40);
     }
@@ -108,7 +100,7 @@ on_both!(OrdersMigrator;
     async fn calls_that_wait_when_the_service_stops_are_answered(db: &TestDatabase) {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let intake = start(db, &tasks, &shutdown);
-        let mut calls: Vec<_> = (0..10).map(|n| Box::pin(intake.create(order(1, format!("k{n}"))))).collect();
+        let mut calls: Vec<_> = (0..10).map(|n| Box::pin(intake.create(new_order("ada", 1, Some(&format!("k{n}")))))).collect();
         for call in &mut calls {
             assert!(futures_util::poll!(call).is_pending());
         }
@@ -117,7 +109,7 @@ on_both!(OrdersMigrator;
         assert!(answers.iter().all(|answer| matches!(answer, Ok(CreateOutcome::Created(_)))), "{answers:?}");
         tasks.close();
         tokio::time::timeout(PATIENCE, tasks.wait()).await.unwrap();
-        let late = intake.create(order(1, "late".to_owned())).await;
+        let late = intake.create(new_order("ada", 1, Some("late"))).await;
         assert!(matches!(late, Err(IntakeError::Overloaded)), "{late:?}");
         assert_eq!(count(db, "orders").await, 10);
     }

@@ -1,39 +1,18 @@
 //! Orders that stay PENDING: sent again, under the same id, at growing intervals, and never needlessly.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{TOPIC, create_order};
 use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
-    CreateOutcome, NewOrder, Order,
-    create::create_orders_batch,
+    Order,
     resend::{self, Round, resend_due_batch},
     settle::{ReceivedResult, settle_orders_batch},
 };
-use schema::{CurrencyCode, EventId, Money, PaymentOutcome, PaymentResult, Timestamp, UserId};
+use schema::{EventId, PaymentOutcome, PaymentResult, Timestamp};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement};
-
-const TOPIC: &str = "payment_tasks";
-
-/// An order whose task was published, and lost on the way.
-async fn create(db: &Database) -> Order {
-    let new = NewOrder {
-        user_id: UserId("ada".to_owned()),
-        total: Money { minor: 1, currency: CurrencyCode::EUR },
-        description: "a book".to_owned(),
-        idempotency_key: None,
-        traceparent: None,
-    };
-    let created = db
-        .transaction("test", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(create_orders_batch(tx, TOPIC, &[new]).await?) })
-        })
-        .await
-        .unwrap();
-    match created.outcomes.into_iter().next() {
-        Some(CreateOutcome::Created(order)) => order,
-        other => panic!("{other:?}"),
-    }
-}
 
 async fn execute(db: &Database, sql: &'static str) {
     db.transaction("test", move |tx| {
@@ -69,7 +48,7 @@ async fn pending(db: &Database, order: &Order) -> (i32, i64) {
 
 on_both!(OrdersMigrator;
     async fn a_lost_task_is_sent_again_under_the_same_event_id_with_the_same_body(db: &TestDatabase) {
-        let order = create(db).await;
+        let order = create_order(db).await;
         publish_all(db).await;
         assert!(resend(db).await.outbox.is_empty(), "not due yet");
         for _ in 0..3 {
@@ -83,7 +62,7 @@ on_both!(OrdersMigrator;
     }
 
     async fn intervals_in_the_database_are_those_of_the_code(db: &TestDatabase) {
-        let order = create(db).await;
+        let order = create_order(db).await;
         publish_all(db).await;
         for resends in 1..=7_u32 {
             make_due(db).await;
@@ -99,14 +78,14 @@ on_both!(OrdersMigrator;
     }
 
     async fn a_task_that_still_waits_in_the_outbox_is_left_to_the_sweeper(db: &TestDatabase) {
-        create(db).await;
+        create_order(db).await;
         make_due(db).await;
         let round = resend(db).await;
         assert_eq!((round.due, round.outbox.len()), (1, 0));
     }
 
     async fn a_decided_order_is_never_sent_again(db: &TestDatabase) {
-        let order = create(db).await;
+        let order = create_order(db).await;
         publish_all(db).await;
         make_due(db).await;
         let result = PaymentResult {

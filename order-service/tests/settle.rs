@@ -1,42 +1,17 @@
 //! Payment results: repeated, shuffled, contradicting, unknown.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::create_orders;
 use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
-    CreateOutcome, NewOrder, Order, OrderEvent, OrderStatus,
-    create::create_orders_batch,
-    find,
+    Order, OrderEvent, OrderStatus, find,
     settle::{ReceivedResult, SettleError, settle_orders_batch},
 };
-use schema::{CurrencyCode, EventId, Money, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
+use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
 use sea_orm::DatabaseTransaction;
-
-async fn create(db: &Database, count: usize) -> Vec<Order> {
-    let new: Vec<NewOrder> = (0..count)
-        .map(|n| NewOrder {
-            user_id: UserId("ada".to_owned()),
-            total: Money { minor: n as i64 + 1, currency: CurrencyCode::EUR },
-            description: "a book".to_owned(),
-            idempotency_key: None,
-            traceparent: None,
-        })
-        .collect();
-    let created = db
-        .transaction("test", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(create_orders_batch(tx, "payment_tasks", &new).await?) })
-        })
-        .await
-        .unwrap();
-    created
-        .outcomes
-        .into_iter()
-        .map(|outcome| match outcome {
-            CreateOutcome::Created(order) => order,
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
 
 fn paid(order: &Order) -> ReceivedResult {
     result(order.id, PaymentOutcome::Paid, None)
@@ -76,7 +51,7 @@ async fn stored(db: &Database, order: &Order) -> (Order, Vec<OrderEvent>) {
 
 on_both!(OrdersMigrator;
     async fn the_same_result_three_times_in_one_batch_and_across_batches_changes_one_order_once(db: &TestDatabase) {
-        let orders = create(db, 3).await;
+        let orders = create_orders(db, 3).await;
         let (a, b, c) = (paid(&orders[0]), rejected(&orders[1]), paid(&orders[2]));
         assert_eq!(settle(db, vec![b.clone(), a.clone(), a.clone(), b.clone(), a.clone()]).await, Ok(2));
         let before = (stored(db, &orders[0]).await, stored(db, &orders[1]).await);
@@ -90,27 +65,27 @@ on_both!(OrdersMigrator;
     }
 
     async fn a_result_that_contradicts_a_decision_changes_nothing(db: &TestDatabase) {
-        let orders = create(db, 1).await;
+        let orders = create_orders(db, 1).await;
         assert_eq!(settle(db, vec![paid(&orders[0])]).await, Ok(1));
         assert_eq!(settle(db, vec![rejected(&orders[0])]).await, Ok(0));
         assert_eq!(stored(db, &orders[0]).await.0.status, OrderStatus::Paid);
     }
 
     async fn the_recorded_result_under_a_new_message_id_changes_nothing(db: &TestDatabase) {
-        let orders = create(db, 1).await;
+        let orders = create_orders(db, 1).await;
         assert_eq!(settle(db, vec![paid(&orders[0]), paid(&orders[0])]).await, Ok(1));
         assert_eq!(stored(db, &orders[0]).await.1.len(), 2);
     }
 
     async fn a_result_for_an_unknown_order_is_refused_and_rolls_the_batch_back(db: &TestDatabase) {
-        let orders = create(db, 1).await;
+        let orders = create_orders(db, 1).await;
         let unknown = result(OrderId::generate(), PaymentOutcome::Paid, None);
         assert!(settle(db, vec![paid(&orders[0]), unknown]).await.unwrap_err().contains("unknown here"));
         assert_eq!(stored(db, &orders[0]).await.0.status, OrderStatus::Pending);
     }
 
     async fn a_result_for_an_order_of_another_user_is_refused(db: &TestDatabase) {
-        let orders = create(db, 1).await;
+        let orders = create_orders(db, 1).await;
         let mut foreign = paid(&orders[0]);
         foreign.result.user_id = UserId("mallory".to_owned());
         assert!(settle(db, vec![foreign]).await.unwrap_err().contains("another user"));
