@@ -85,3 +85,11 @@ pub enum BenchError {
     #[error("{0}")]
     Unexpected(String),
 }
+
+impl BenchError {
+    /// What is told of a server, a replica or a tool, by its own error.
+    #[cfg(feature = "kafka")]
+    fn unexpected(error: impl std::fmt::Display) -> Self {
+        Self::Unexpected(error.to_string())
+    }
+}

@@ -1,6 +1,6 @@
 //! The run: servers, figures one after the other, and what they share.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use sea_orm::ConnectionTrait as _;
 
@@ -93,7 +93,7 @@ impl Bench {
     /// A figure that fails is none, and says why at the end; the others are measured all the same, because a run takes long.
     async fn measure(&mut self) -> (Vec<Figure>, Vec<Failed>) {
         let (mut measured, mut failed) = (Vec::new(), Vec::new());
-        for number in self.options.figures.clone() {
+        for number in with_foundations(&self.options.figures) {
             match self.figure(number).await {
                 Ok(figures) => measured.extend(figures),
                 Err(error) => {
@@ -127,6 +127,22 @@ impl Bench {
         Ok(figures)
     }
 
+    /// Settled orders per second, for figures that are relative to it.
+    ///
+    /// # Errors
+    /// When figure 2 could not be measured.
+    pub fn figure_2(&self) -> Result<f64, BenchError> {
+        self.settled_per_second.ok_or_else(|| BenchError::Unexpected("it rests on figure 2, and there is none".to_owned()))
+    }
+
+    /// Debits per second on one account, for figure 4.
+    ///
+    /// # Errors
+    /// When figure 3 could not be measured.
+    pub fn figure_3(&self) -> Result<f64, BenchError> {
+        self.hot_debits_per_second.ok_or_else(|| BenchError::Unexpected("it rests on figure 3, and there is none".to_owned()))
+    }
+
     /// What `pgbench` makes of one order per transaction; measured once per run.
     ///
     /// # Errors
@@ -147,5 +163,27 @@ impl Bench {
         db.execute_unprepared(sql).await?;
         db.close().await?;
         Ok(())
+    }
+}
+
+/// The wanted figures, and before them those that they are relative to, in the order of their numbers, each once.
+fn with_foundations(wanted: &[u8]) -> Vec<u8> {
+    let rests_on = |number: &u8| match number {
+        4 => Some(3),
+        5 | 10 | 11 => Some(2),
+        _ => None,
+    };
+    let all: BTreeSet<u8> = wanted.iter().copied().chain(wanted.iter().filter_map(rests_on)).collect();
+    all.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_figure_rests_on_is_measured_before_it_and_reported_too() {
+        assert_eq!(with_foundations(&[11, 4, 5]), [2, 3, 4, 5, 11]);
+        assert_eq!(with_foundations(&[1, 2, 2]), [1, 2]);
     }
 }

@@ -9,14 +9,13 @@ use indicatif::ProgressBar;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use tokio::time::{Instant, sleep_until};
 
-use super::settle;
 use crate::{
     bench::{
         Bench, BenchError, latency,
         load::{Load, Pace, Target, open_accounts},
         progress::Progress,
         report::{Bar, Figure, Yardstick},
-        stage::{self, user_name},
+        stage,
         verify::{self, Earlier},
     },
     embedded::signer,
@@ -27,21 +26,17 @@ use crate::{
 const CLIENTS: usize = 64;
 /// Users that order: more than a batch has orders, so that accounts are no bottleneck of their own.
 const USERS: usize = 300;
-/// Longer than any run.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// After the last order, everything is settled within this time or the figure is none.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at what is settled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Measures; figure 2 first, unless the run has it.
+/// Measures; figure 2 was measured before.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
-    if bench.settled_per_second.is_none() {
-        settle::measure(bench).await?;
-    }
+    let figure_2 = bench.figure_2()?;
     let progress = Progress::new("11 embedded");
     // Whether the server is ready is asked over HTTP.
     runtime::install_tls_provider();
@@ -52,20 +47,20 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     progress.step(format!("latency of {} orders, one after the other", bench.options.latency_orders), Duration::ZERO);
     let latency = latency::measure(u64::from(bench.options.latency_orders), &ProgressBar::hidden()).await?;
     progress.done();
-    let yardstick =
-        bench.settled_per_second.map(|value| Yardstick { name: "figure 2: the same on PostgreSQL and Kafka".to_owned(), value });
+    let yardstick = Yardstick { name: "figure 2: the same on PostgreSQL and Kafka".to_owned(), value: figure_2 };
     let name = format!("settled orders in one process on SQLite, {CLIENTS} clients");
     let ms = |percent| latency.percentile(percent).as_secs_f64() * 1e3;
     let alone = "  from request to subscriber's PAID, one at a time";
     Ok(vec![
-        Figure::new(11, name, per_second, "orders/s", yardstick, Bar::AtLeastTimes(0.3)),
+        Figure::new(11, name, per_second, "orders/s", Some(yardstick), Bar::AtLeastTimes(0.3)),
         Figure::new(11, format!("{alone}, median"), ms(50.0), "ms", None, Bar::None),
         Figure::new(11, format!("{alone}, p99"), ms(99.0), "ms", None, Bar::None),
     ])
 }
 
 async fn settled_per_second(bench: &Bench, server: &Server, progress: &Progress) -> Result<f64, BenchError> {
-    let target = target(server)?;
+    // Signed with the folder's own key.
+    let target = Target::new(server.address(), &signer(server.data_dir(), None)?, USERS)?;
     progress.step("accounts", Duration::ZERO);
     open_accounts(&target, "1000000.00").await?;
     let (orders_db, payments_db) = (open(server.data_dir(), "orders.db").await?, open(server.data_dir(), "payments.db").await?);
@@ -90,15 +85,6 @@ async fn settled_per_second(bench: &Bench, server: &Server, progress: &Progress)
     orders_db.close().await?;
     payments_db.close().await?;
     Ok((expected - before) as f64 / took.as_secs_f64())
-}
-
-/// Where load goes, signed with the folder's own key.
-fn target(server: &Server) -> Result<Target, BenchError> {
-    let signer = signer(server.data_dir(), None)?;
-    let token = |user| signer.sign::<&str>(&user_name(user), &[], TOKEN_TTL);
-    let tokens = (0..USERS).map(token).collect::<Result<_, _>>();
-    let tokens = tokens.map_err(|error| BenchError::Unexpected(error.to_string()))?;
-    Ok(Target { address: server.address(), tokens })
 }
 
 /// For reading, beside its owner.

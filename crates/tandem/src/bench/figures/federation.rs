@@ -143,7 +143,7 @@ impl Asked {
                 answers[who] = serde_json::from_slice(&answer)?;
                 if round >= rounds / 5 {
                     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    times[who].record(micros).map_err(|error| BenchError::Unexpected(error.to_string()))?;
+                    times[who].record(micros).map_err(BenchError::unexpected)?;
                 }
             }
             compare(&id, answers)?;

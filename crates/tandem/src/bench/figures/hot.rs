@@ -77,7 +77,8 @@ CREATE TABLE outbox (id uuid PRIMARY KEY, topic text NOT NULL, message_key text 
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let progress = Progress::new("3 hot account");
     let yardstick = yardstick(bench, &progress).await?;
-    let per_second = rate(bench, &progress).await?;
+    let per_second = debits_per_second(bench, "hot", 1, &progress).await?;
+    bench.hot_debits_per_second = Some(per_second);
     progress.done();
     let yardstick = yardstick.map(|rate| Yardstick {
         name: format!("pgbench: one debit of one row per transaction, best at {} clients", rate.clients),
@@ -91,19 +92,6 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
         yardstick,
         Bar::AtLeastTimes(10.0),
     )])
-}
-
-/// Debits per second on one account; measured once per run.
-///
-/// # Errors
-/// [`BenchError`].
-pub async fn rate(bench: &mut Bench, progress: &Progress) -> Result<f64, BenchError> {
-    if let Some(per_second) = bench.hot_debits_per_second {
-        return Ok(per_second);
-    }
-    let per_second = debits_per_second(bench, "hot", 1, progress).await?;
-    bench.hot_debits_per_second = Some(per_second);
-    Ok(per_second)
 }
 
 async fn yardstick(bench: &Bench, progress: &Progress) -> Result<Option<Rate>, BenchError> {
@@ -153,7 +141,7 @@ impl Tasks {
     async fn new(bench: &Bench, stage: &Stage, accounts: usize) -> Result<Self, BenchError> {
         let broker = broker(bench)?;
         let topic = format!("{}{TOPIC_PAYMENT_TASKS}", stage.topic_prefix);
-        broker.ensure_topics(&[TopicSpec::new(&topic)]).await.map_err(unexpected)?;
+        broker.ensure_topics(&[TopicSpec::new(&topic)]).await.map_err(BenchError::unexpected)?;
         Ok(Self { broker, topic, users: (0..accounts).map(|user| UserId(user_name(user))).collect() })
     }
 
@@ -191,7 +179,7 @@ impl Tasks {
             let records =
                 some.iter().map(|(order, user)| task_record(*order, user, &self.topic)).collect::<Result<Vec<_>, _>>()?;
             for acknowledged in self.broker.publish(&records).await {
-                acknowledged.map_err(unexpected)?;
+                acknowledged.map_err(BenchError::unexpected)?;
             }
         }
         Ok(orders)
@@ -204,7 +192,7 @@ impl Tasks {
 /// When it cannot be made.
 pub fn broker(bench: &Bench) -> Result<KafkaBroker, BenchError> {
     let options = KafkaOptions { client_id: "bench".to_owned(), ..KafkaOptions::new(&bench.servers.kafka) };
-    KafkaBroker::new(options).map_err(unexpected)
+    KafkaBroker::new(options).map_err(BenchError::unexpected)
 }
 
 /// The message that asks for the payment of one cent, made by what makes it in Order Service.
@@ -250,10 +238,6 @@ async fn verify(stage: &Stage, accounts: usize, tasks: usize) -> Result<(), Benc
         "{tasks} tasks: {decided} decisions, {debited} debits, {matching} of both; {exact} of {accounts} accounts are exact"
     );
     Err(BenchError::Unexpected(text))
-}
-
-fn unexpected(error: impl std::fmt::Display) -> BenchError {
-    BenchError::Unexpected(error.to_string())
 }
 
 #[cfg(test)]

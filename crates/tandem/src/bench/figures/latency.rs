@@ -20,7 +20,7 @@ use schema::{OrderId, UserId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{create, hot, settle};
+use super::{create, hot};
 use crate::{
     bench::{
         Bench, BenchError,
@@ -45,16 +45,13 @@ const EVENTS: &str = "subscription Events($after: String) { orderEvents(after: $
 /// In front of the idempotency keys.
 const RUN: &str = "latency";
 
-/// Measures; figure 2 first, unless the run has it.
+/// Measures; figure 2 was measured before.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
-    if bench.settled_per_second.is_none() {
-        settle::measure(bench).await?;
-    }
     let progress = Progress::new("5 latency");
-    let rate = bench.settled_per_second.unwrap_or_default() * SHARE;
+    let rate = bench.figure_2()? * SHARE;
     let floor = floor(bench, &progress).await?;
     let stage = Stage::start(&bench.servers, "latency").await?;
     progress.step("accounts", Duration::ZERO);
@@ -96,8 +93,8 @@ async fn round_trip_ms(bench: &Bench) -> Result<f64, BenchError> {
     let rounds = if bench.options.quick { 200 } else { 1_000 };
     let broker = hot::broker(bench)?;
     let topic = format!("bench-round-trip-{}", std::process::id());
-    broker.ensure_topics(&[TopicSpec { name: topic.clone(), partitions: 1 }]).await.map_err(unexpected)?;
-    let mut consumer = broker.consumer(&topic, std::slice::from_ref(&topic)).await.map_err(unexpected)?;
+    broker.ensure_topics(&[TopicSpec { name: topic.clone(), partitions: 1 }]).await.map_err(BenchError::unexpected)?;
+    let mut consumer = broker.consumer(&topic, std::slice::from_ref(&topic)).await.map_err(BenchError::unexpected)?;
     let mut times = histogram()?;
     for round in 0..WARM_UP + rounds {
         let records = [hot::task_record(OrderId::generate(), &UserId(user_name(0)), &topic)?];
@@ -108,18 +105,18 @@ async fn round_trip_ms(bench: &Bench) -> Result<f64, BenchError> {
         };
         // Who waits for the record does not wait for its acknowledgement.
         let (acknowledged, received) = tokio::join!(broker.publish(&records), received);
-        let (batch, took) = received.map_err(unexpected)?;
+        let (batch, took) = received.map_err(BenchError::unexpected)?;
         if acknowledged.iter().any(Result::is_err)
             || batch.deliveries.iter().any(|delivery| delivery.payload != records[0].payload)
         {
             return Err(BenchError::Unexpected(format!("Kafka answered {acknowledged:?} and delivered {batch:?}")));
         }
-        consumer.store(&batch, 1).await.map_err(unexpected)?;
+        consumer.store(&batch, 1).await.map_err(BenchError::unexpected)?;
         if round >= WARM_UP {
             record(&mut times, took)?;
         }
     }
-    consumer.close().await.map_err(unexpected)?;
+    consumer.close().await.map_err(BenchError::unexpected)?;
     Ok(Duration::from_micros(times.value_at_percentile(50.0)).as_secs_f64() * 1e3)
 }
 
@@ -232,9 +229,5 @@ async fn watch(mut events: Subscriber, orders: u64) -> Result<Vec<(OrderId, Inst
 }
 
 fn record(times: &mut Histogram<u64>, took: Duration) -> Result<(), BenchError> {
-    times.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)).map_err(unexpected)
-}
-
-fn unexpected(error: impl std::fmt::Display) -> BenchError {
-    BenchError::Unexpected(error.to_string())
+    times.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)).map_err(BenchError::unexpected)
 }

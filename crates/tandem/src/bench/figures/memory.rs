@@ -19,16 +19,13 @@ use crate::bench::{
 const SHARE: f64 = 0.9;
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// Measures; figure 2 first, unless the run has it.
+/// Measures; figure 2 was measured before.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
-    if bench.settled_per_second.is_none() {
-        settle::measure(bench).await?;
-    }
     let progress = Progress::new("10 memory");
-    let rate = bench.settled_per_second.unwrap_or_default() * SHARE;
+    let rate = bench.figure_2()? * SHARE;
     let stage = Stage::start(&bench.servers, "memory").await?;
     progress.step("accounts", Duration::ZERO);
     open_accounts(&stage.target(settle::USERS)?, "1000000.00").await?;

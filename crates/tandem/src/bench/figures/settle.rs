@@ -114,7 +114,7 @@ pub async fn sustain(
     warm_up: Duration,
     measured: Duration,
 ) -> Result<Sustained, BenchError> {
-    let before = Counts::read(stage).await?;
+    let before = settled(stage).await?;
     let load = Load { run, clients: CONNECTIONS, pace: Pace::Open(rate), warm_up, measured };
     let started = Instant::now();
     let running = tokio::spawn(load.run(stage.target(USERS)?));
@@ -122,14 +122,14 @@ pub async fn sustain(
     let mut second = started + warm_up;
     while second <= started + warm_up + measured {
         sleep_until(second).await;
-        counts.push(Counts::read(stage).await?);
+        counts.push(settled(stage).await?);
         second += Duration::from_secs(1);
     }
     let outcome = running.await??;
-    let settled_of = |at: &Counts| (at.settled - before.settled) as f64;
+    let settled_of = |at: &i64| (at - before) as f64;
     let (first, last) = (counts.first(), counts.last());
     let per_second = first.zip(last).map_or(0.0, |(first, last)| (settled_of(last) - settled_of(first)) / measured.as_secs_f64());
-    let in_time = |(second, at): (usize, &Counts)| {
+    let in_time = |(second, at): (usize, &i64)| {
         // Against what should have arrived, not what was accepted: an intake that is behind is lag too.
         let due = rate * (warm_up.as_secs_f64() + second as f64);
         due - settled_of(at)
@@ -139,7 +139,7 @@ pub async fn sustain(
     let third = lags.len() / 3;
     let mean = |lags: &[f64]| lags.iter().sum::<f64>() / lags.len().max(1) as f64;
     let grown = mean(&lags[lags.len() - third..]) - mean(&lags[..third]);
-    let settled = before.settled - stage.earlier.orders + outcome.accepted.len() as i64;
+    let settled = before - stage.earlier.orders + outcome.accepted.len() as i64;
     wait_until_settled(stage, usize::try_from(settled).unwrap_or_default()).await?;
     Ok(Sustained {
         per_second,
@@ -148,18 +148,12 @@ pub async fn sustain(
     })
 }
 
-struct Counts {
-    settled: i64,
-}
-
-impl Counts {
-    /// Each order has one event when it is created and one when it is decided; the counter counts both, and costs one row to read.
-    async fn read(stage: &Stage) -> Result<Self, BenchError> {
-        let events = stage::number(&stage.orders_db, "SELECT next - 1 FROM event_cursor").await?;
-        let created =
-            stage::number(&stage.orders_db, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM order_number").await?;
-        Ok(Self { settled: events - created })
-    }
+/// Orders that are settled now. Each has one event when it is created and one when it is decided; the counter counts both, and costs one
+/// row to read.
+async fn settled(stage: &Stage) -> Result<i64, BenchError> {
+    let created =
+        stage::number(&stage.orders_db, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM order_number").await?;
+    Ok(stage.events().await? - created)
 }
 
 /// Waits until so many orders are settled, besides the earlier ones of the stage.
@@ -170,7 +164,7 @@ pub async fn wait_until_settled(stage: &Stage, orders: usize) -> Result<(), Benc
     let deadline = Instant::now() + SETTLED_WITHIN;
     let expected = stage.earlier.orders + i64::try_from(orders).unwrap_or(i64::MAX);
     loop {
-        let events = stage::number(&stage.orders_db, "SELECT next - 1 FROM event_cursor").await?;
+        let events = stage.events().await?;
         if events == 2 * expected {
             return Ok(());
         }

@@ -7,13 +7,13 @@ use crate::bench::{
     report::{Bar, Figure, Yardstick},
 };
 
-/// Measures; figure 3 first, unless the run has it.
+/// Measures; figure 3 was measured before.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let progress = Progress::new("4 spread debits");
-    let hot = hot::rate(bench, &progress).await?;
+    let hot = bench.figure_3()?;
     let accounts = if bench.options.quick { 1_000 } else { 10_000 };
     let per_second = hot::debits_per_second(bench, "spread", accounts, &progress).await?;
     progress.done();

@@ -24,7 +24,7 @@ use crate::{
         process::resident_bytes,
         progress::Progress,
         report::{Bar, Figure},
-        stage::{self, Stage, user_name},
+        stage::{Stage, user_name},
         verify,
     },
     subscriber::Subscriber,
@@ -128,7 +128,7 @@ async fn last_commit(stage: &Stage, events: i64) -> Result<Instant, BenchError> 
     let mut before = started;
     loop {
         let looked = Instant::now();
-        let committed = stage::number(&stage.orders_db, "SELECT next - 1 FROM event_cursor").await?;
+        let committed = stage.events().await?;
         if committed == events {
             return Ok(before);
         }

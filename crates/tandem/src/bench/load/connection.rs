@@ -31,7 +31,7 @@ impl Connection {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         // Ends with the connection; what ends it is seen by the request that is under way.
         tokio::spawn(connection);
-        let host = HeaderValue::try_from(address.to_string()).map_err(|error| BenchError::Unexpected(error.to_string()))?;
+        let host = HeaderValue::try_from(address.to_string()).map_err(BenchError::unexpected)?;
         Ok(Self { sender, host })
     }
 
@@ -45,7 +45,7 @@ impl Connection {
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
-            .map_err(|error| BenchError::Unexpected(error.to_string()))?;
+            .map_err(BenchError::unexpected)?;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();

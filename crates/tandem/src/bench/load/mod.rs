@@ -17,19 +17,23 @@ use std::{
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use hyper::header::HeaderValue;
+use runtime::auth::TokenSigner;
 use schema::OrderId;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use self::connection::Connection;
-use super::BenchError;
+use super::{BenchError, stage::user_name};
 
 const CREATE_ORDER: &str = "mutation Order($input: CreateOrderInput!) { createOrder(input: $input) { order { id number status } userErrors { code message } } }";
 const OPEN_ACCOUNT: &str = "mutation Open($amount: MoneyInput!) {
     createAccount(input: { currencyCode: EUR, idempotencyKey: \"bench\" }) { userErrors { code } }
     topUpAccount(input: { amount: $amount, idempotencyKey: \"bench\" }) { account { id } userErrors { code } }
 }";
+
+/// Longer than any run.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Whom to call, and as whom.
 #[derive(Debug, Clone)]
@@ -41,6 +45,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// This address, signed in as so many different users.
+    ///
+    /// # Errors
+    /// When a token cannot be signed.
+    pub fn new(address: SocketAddr, signer: &TokenSigner, users: usize) -> Result<Self, BenchError> {
+        let token = |user| signer.sign::<&str>(&user_name(user), &[], TOKEN_TTL);
+        let tokens = (0..users).map(token).collect::<Result<_, _>>().map_err(BenchError::unexpected)?;
+        Ok(Self { address, tokens })
+    }
+
     /// The tokens as they travel.
     ///
     /// # Errors
@@ -48,7 +62,7 @@ impl Target {
     pub fn authorizations(&self) -> Result<Vec<HeaderValue>, BenchError> {
         let bearer = |token: &String| HeaderValue::try_from(format!("Bearer {token}"));
         let headers = self.tokens.iter().map(bearer).collect::<Result<_, _>>();
-        headers.map_err(|error| BenchError::Unexpected(error.to_string()))
+        headers.map_err(BenchError::unexpected)
     }
 }
 
@@ -111,7 +125,7 @@ impl Load {
             for done in try_join_all(running).await? {
                 let (accepted, latency) = done?;
                 outcome.accepted.extend(accepted);
-                outcome.latency.add(latency).map_err(|error| BenchError::Unexpected(error.to_string()))?;
+                outcome.latency.add(latency).map_err(BenchError::unexpected)?;
             }
             outcome.per_second = outcome.latency.len() as f64 / shared.load.measured.as_secs_f64();
             Ok(outcome)
@@ -142,7 +156,7 @@ where
 /// None in practice.
 pub fn histogram() -> Result<Histogram<u64>, BenchError> {
     // Three digits are more than the machine repeats.
-    Histogram::new(3).map_err(|error| BenchError::Unexpected(error.to_string()))
+    Histogram::new(3).map_err(BenchError::unexpected)
 }
 
 struct Shared {
@@ -191,7 +205,7 @@ impl Client {
             let answered = Instant::now();
             if answered >= counted && answered < end {
                 let micros = u64::try_from((answered - due).as_micros()).unwrap_or(u64::MAX);
-                latency.record(micros).map_err(|error| BenchError::Unexpected(error.to_string()))?;
+                latency.record(micros).map_err(BenchError::unexpected)?;
             }
         }
         Ok((accepted, latency))
@@ -254,16 +268,14 @@ pub fn created(answer: &[u8]) -> Result<OrderId, BenchError> {
 pub async fn open_accounts(target: &Target, amount: &'static str) -> Result<(), BenchError> {
     /// More would only wait for the database.
     const CLIENTS: usize = 16;
-    let target = target.clone();
+    let (address, authorizations) = (target.address, target.authorizations()?);
     on_own_thread(move || async move {
         let open = async |client: usize| {
-            let mut connection = Connection::open(target.address).await?;
-            for token in target.tokens.iter().skip(client).step_by(CLIENTS) {
-                let authorization = HeaderValue::try_from(format!("Bearer {token}"));
-                let authorization = authorization.map_err(|error| BenchError::Unexpected(error.to_string()))?;
+            let mut connection = Connection::open(address).await?;
+            for authorization in authorizations.iter().skip(client).step_by(CLIENTS) {
                 let variables = json!({ "amount": { "amount": amount, "currencyCode": "EUR" } });
                 let body = json!({ "query": OPEN_ACCOUNT, "variables": variables }).to_string();
-                let answer = connection.post(&authorization, body.into_bytes()).await?;
+                let answer = connection.post(authorization, body.into_bytes()).await?;
                 let answer: serde_json::Value = serde_json::from_slice(&answer)?;
                 if answer["data"]["topUpAccount"]["account"]["id"].is_null() {
                     return Err(BenchError::Answer(answer.to_string()));

@@ -4,7 +4,7 @@ pub mod replica;
 pub mod seed;
 pub mod servers;
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{net::SocketAddr, process::Stdio};
 
 use runtime::auth::{Secret, TokenSigner};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
@@ -18,8 +18,6 @@ use super::{BenchError, load::Target, verify::Earlier};
 
 /// Signs the tokens of a cluster that only this machine can reach.
 const SECRET: &str = "only-for-the-benchmark-on-this-machine";
-/// Longer than any run.
-const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Databases, topics and services of one figure.
 pub struct Stage {
@@ -104,11 +102,15 @@ impl Stage {
     /// # Errors
     /// When a token cannot be signed.
     pub fn target(&self, users: usize) -> Result<Target, BenchError> {
-        let signer = TokenSigner::new(&Secret::new(SECRET).map_err(|error| BenchError::Unexpected(error.to_string()))?);
-        let token = |user| signer.sign::<&str>(&user_name(user), &[], TOKEN_TTL);
-        let tokens = (0..users).map(token).collect::<Result<_, _>>();
-        let tokens = tokens.map_err(|error| BenchError::Unexpected(error.to_string()))?;
-        Ok(Target { address: self.orders.address, tokens })
+        Target::new(self.orders.address, &TokenSigner::new(&Secret::new(SECRET).map_err(BenchError::unexpected)?), users)
+    }
+
+    /// Events of orders that are committed; one row is read.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn events(&self) -> Result<i64, BenchError> {
+        number(&self.orders_db, "SELECT next - 1 FROM event_cursor").await
     }
 
     /// Stops both services, Order Service first.

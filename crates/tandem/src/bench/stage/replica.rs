@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use database::{DatabaseUrl, InvalidDatabaseUrl};
+use database::DatabaseUrl;
 use messaging::{
     Broker,
     broker::DEFAULT_PARTITIONS,
@@ -54,11 +54,11 @@ pub async fn run_orders(settings: ReplicaSettings) -> Result<(), BenchError> {
         // As in cluster mode without further settings.
         endpoint: EndpointOptions::default(),
         subgraph_listen: Some(subgraph.to_string()),
-        metrics: Some(Metrics::install().map_err(unexpected)?),
+        metrics: Some(Metrics::install().map_err(BenchError::unexpected)?),
         drain_notice: Duration::ZERO,
     };
-    let listener = serve::bind("127.0.0.1:0").await.map_err(unexpected)?;
-    let service = OrderService::start(app, broker, settings.verifier()?, listener).await.map_err(unexpected)?;
+    let listener = serve::bind("127.0.0.1:0").await.map_err(BenchError::unexpected)?;
+    let service = OrderService::start(app, broker, settings.verifier()?, listener).await.map_err(BenchError::unexpected)?;
     service.health().ready().await;
     let gates = service.gates().clone();
     obey(service.address(), subgraph, async |pause| {
@@ -88,10 +88,10 @@ pub async fn run_payments(settings: ReplicaSettings) -> Result<(), BenchError> {
         migrate_on_start: true,
         listen: "127.0.0.1:0".to_owned(),
         topics: Topics::with_prefix(&settings.topic_prefix),
-        metrics: Some(Metrics::install().map_err(unexpected)?),
+        metrics: Some(Metrics::install().map_err(BenchError::unexpected)?),
         drain_notice: Duration::ZERO,
     };
-    let service = PaymentService::start(app, broker, settings.verifier()?).await.map_err(unexpected)?;
+    let service = PaymentService::start(app, broker, settings.verifier()?).await.map_err(BenchError::unexpected)?;
     service.health().ready().await;
     obey(
         service.address(),
@@ -107,16 +107,16 @@ pub async fn run_payments(settings: ReplicaSettings) -> Result<(), BenchError> {
 
 impl ReplicaSettings {
     fn database(&self) -> Result<DatabaseUrl, BenchError> {
-        self.database_url.parse().map_err(|error: InvalidDatabaseUrl| unexpected(error))
+        self.database_url.parse().map_err(BenchError::unexpected)
     }
 
     fn broker(&self, client_id: &str) -> Result<Arc<dyn Broker>, BenchError> {
         let options = KafkaOptions { client_id: client_id.to_owned(), ..KafkaOptions::new(&self.kafka_brokers) };
-        Ok(Arc::new(KafkaBroker::new(options).map_err(unexpected)?))
+        Ok(Arc::new(KafkaBroker::new(options).map_err(BenchError::unexpected)?))
     }
 
     fn verifier(&self) -> Result<TokenVerifier, BenchError> {
-        Ok(TokenVerifier::new(&[Secret::new(&self.jwt_secret).map_err(unexpected)?], None))
+        Ok(TokenVerifier::new(&[Secret::new(&self.jwt_secret).map_err(BenchError::unexpected)?], None))
     }
 }
 
@@ -130,8 +130,4 @@ async fn obey(address: SocketAddr, subgraph: SocketAddr, hold: impl AsyncFn(bool
         answers.flush().await?;
     }
     Ok(())
-}
-
-fn unexpected(error: impl std::fmt::Display) -> BenchError {
-    BenchError::Unexpected(error.to_string())
 }

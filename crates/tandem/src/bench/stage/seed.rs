@@ -3,7 +3,7 @@
 //! All orders are paid, in turn by each user, from an account that was topped up once. Ids and positions ascend with time, as theirs do.
 //! Outboxes and inbox are empty, because their rows are removed after a while.
 
-use database::{ConnectOptions, Database, DatabaseUrl, InvalidDatabaseUrl};
+use database::{ConnectOptions, Database, DatabaseUrl};
 use migrations::{OrdersMigrator, PaymentsMigrator};
 use schema::Timestamp;
 use sea_orm::ConnectionTrait as _;
@@ -39,10 +39,10 @@ impl Seed {
         let (orders_db, payments_db) = Stage::create_databases(servers, name).await?;
         let common = self.common(Timestamp::now().0);
         let database = connect(&orders_db).await?;
-        database.migrate::<OrdersMigrator>().await.map_err(unexpected)?;
+        database.migrate::<OrdersMigrator>().await.map_err(BenchError::unexpected)?;
         database.close().await;
         let database = connect(&payments_db).await?;
-        database.migrate::<PaymentsMigrator>().await.map_err(unexpected)?;
+        database.migrate::<PaymentsMigrator>().await.map_err(BenchError::unexpected)?;
         database.close().await;
         fill(&orders_db, &common, &self.orders_sql()).await?;
         fill(&payments_db, &common, &self.payments_sql()).await?;
@@ -104,12 +104,8 @@ impl Seed {
 
 /// As the services do.
 async fn connect(url: &str) -> Result<Database, BenchError> {
-    let url: DatabaseUrl = url.parse().map_err(unexpected::<InvalidDatabaseUrl>)?;
-    Database::connect(&url, &ConnectOptions::new("tandem-bench")).await.map_err(unexpected)
-}
-
-fn unexpected<E: std::fmt::Display>(error: E) -> BenchError {
-    BenchError::Unexpected(error.to_string())
+    let url: DatabaseUrl = url.parse().map_err(BenchError::unexpected)?;
+    Database::connect(&url, &ConnectOptions::new("tandem-bench")).await.map_err(BenchError::unexpected)
 }
 
 /// Writes in bulk; afterwards the database is as tidy as one that has had time.
