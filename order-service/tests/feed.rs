@@ -6,7 +6,7 @@ mod common;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use common::create_order;
-use database::{Database, DatabaseError, testing::on_both};
+use database::{Database, DatabaseError, Writes, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::{
     feed::{
@@ -15,12 +15,13 @@ use order_service::{
     },
     order::{
         Order, OrderEvent, OrderStatus, Position,
-        event::{NewEvent, append_batch},
+        event::{self, NewEvent},
         find,
         settle::{ReceivedResult, settle_orders_batch},
     },
 };
 use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, Timestamp, UserId};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -62,6 +63,13 @@ where
     S: Stream<Item = Result<Arc<OrderEvent>, FeedError>> + Unpin,
 {
     tokio::time::timeout(PATIENCE, stream.next()).await.expect("an event in time").transpose().unwrap()
+}
+
+async fn append(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DatabaseError> {
+    let mut writes = Writes::new(tx.get_database_backend());
+    event::append(&mut writes, events);
+    writes.run_in_tx(tx).await?;
+    Ok(())
 }
 
 fn first_event(order_id: OrderId) -> NewEvent {
@@ -140,7 +148,7 @@ on_both!(OrdersMigrator;
             let ids: Vec<OrderId> = (0..70).map(|_| OrderId::generate()).collect();
             db.transaction("test", move |tx| Box::pin(async move {
                 let events: Vec<NewEvent> = ids.into_iter().map(first_event).collect();
-                append_batch(tx, &events).await?;
+                append(tx, &events).await?;
                 Ok::<_, DatabaseError>(())
             })).await.unwrap();
             feed.hint();
@@ -186,7 +194,7 @@ async fn a_transaction_that_took_its_positions_first_commits_first() {
         tokio::spawn(async move {
             db.transaction("slow", move |tx| {
                 Box::pin(async move {
-                    append_batch(tx, &[first_event(slow_order)]).await?;
+                    append(tx, &[first_event(slow_order)]).await?;
                     took.send(()).unwrap();
                     may_commit.await.unwrap();
                     Ok::<_, DatabaseError>(())
@@ -201,7 +209,7 @@ async fn a_transaction_that_took_its_positions_first_commits_first() {
         tokio::spawn(async move {
             db.transaction("fast", move |tx| {
                 Box::pin(async move {
-                    append_batch(tx, &[first_event(fast_order)]).await?;
+                    append(tx, &[first_event(fast_order)]).await?;
                     Ok::<_, DatabaseError>(())
                 })
             })

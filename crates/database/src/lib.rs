@@ -29,6 +29,7 @@ mod sqlite;
 pub mod testing;
 mod transaction;
 mod url;
+mod writes;
 
 pub use clock::now_ms_sql;
 pub use database::{Database, connect_with_backoff};
@@ -37,3 +38,4 @@ pub use futures_util::future::BoxFuture;
 pub use options::ConnectOptions;
 pub use reader::Reader;
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
+pub use writes::Writes;

@@ -5,8 +5,8 @@ mod support;
 
 use database::array::Columns;
 use database::testing::on_both;
-use database::{DatabaseError, constraint_name, is_check_violation, is_transient, is_unique_violation};
-use sea_orm::{ConnectionTrait, DbErr};
+use database::{DatabaseError, Writes, constraint_name, is_check_violation, is_transient, is_unique_violation};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use support::{Migrator, insert, insert_in_transaction};
 use uuid::Uuid;
 
@@ -55,6 +55,26 @@ fn rows() -> Vec<Row> {
     rows[1].amount = i64::MAX;
     rows[2].text = String::new();
     rows
+}
+
+/// Inserts those of `ids` that are new, deletes 7, and inserts 100 with the given amount.
+async fn write(db: &database::Database, ids: &'static [i64], amount: i64) -> Result<Vec<u64>, DatabaseError> {
+    db.transaction("write", move |tx| {
+        Box::pin(async move {
+            let backend = tx.get_database_backend();
+            let mut writes = Writes::new(backend);
+            let mut rows = Columns::new(backend, ids).bigint("id", |id| *id);
+            let one = rows.param(1_i64);
+            writes.add(rows.statement(|rows| {
+                format!("INSERT INTO entries (id, amount) SELECT r.id, {one} FROM {rows} AS r WHERE true ON CONFLICT DO NOTHING")
+            }));
+            writes.add(Statement::from_sql_and_values(backend, "DELETE FROM entries WHERE id = $1", [7.into()]));
+            let sql = "INSERT INTO entries (id, amount) VALUES (100 + $2, $1)";
+            writes.add(Statement::from_sql_and_values(backend, sql, [amount.into(), amount.into()]));
+            Ok(writes.run_in_tx(tx).await?)
+        })
+    })
+    .await
 }
 
 on_both!(Migrator;
@@ -106,6 +126,20 @@ on_both!(Migrator;
             rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect::<Result<Vec<i64>, DatabaseError>>()
         })).await.unwrap();
         assert_eq!(inserted, [1, 3]);
+    }
+
+    async fn writes_run_together_tell_what_each_has_written(db: &TestDatabase) {
+        insert_in_transaction(db, 2).await.unwrap();
+        insert_in_transaction(db, 7).await.unwrap();
+        assert_eq!(write(db, &[1, 2, 3], 3).await.unwrap(), [2, 1, 1]);
+        assert_eq!(write(db, &[], 1).await.unwrap(), [0, 0, 1], "nothing to insert, and 7 is gone");
+    }
+
+    async fn of_writes_that_run_together_none_stays_when_one_fails(db: &TestDatabase) {
+        insert_in_transaction(db, 7).await.unwrap();
+        let error = write(db, &[1, 2], -1).await.unwrap_err();
+        assert!(matches!(&error, DatabaseError::Db(error) if is_check_violation(error)), "{error}");
+        assert_eq!(support::count(db).await, 1, "7 is not deleted, 1 and 2 are not inserted");
     }
 
     async fn constraint_errors_are_told_apart_and_are_not_transient(db: &TestDatabase) {

@@ -86,15 +86,23 @@ pub async fn insert_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, rows: 
     if rows.is_empty() {
         return Ok(());
     }
+    tx.execute_raw(insert(tx.get_database_backend(), table, rows)?).await?;
+    Ok(())
+}
+
+/// The statement of [`insert_batch`], for [`database::Writes`].
+///
+/// # Errors
+/// None in practice: headers are plain data.
+pub fn insert(backend: DbBackend, table: OutboxTable, rows: &[OutboxRow]) -> Result<Statement, DbErr> {
     let mut headers = Vec::with_capacity(rows.len());
     for row in rows {
         headers.push(serde_json::to_string(&row.headers).map_err(|error| DbErr::Json(error.to_string()))?);
     }
     let rows: Vec<_> = rows.iter().zip(headers).collect();
-    let backend = tx.get_database_backend();
     let now = database::now_ms_sql(backend);
     let wait_ms = FIRST_ATTEMPT_AFTER.as_millis();
-    let statement = Columns::new(backend, &rows)
+    Ok(Columns::new(backend, &rows)
         .uuid("id", |(row, _)| row.id)
         .uuid("event_id", |(row, _)| row.event_id)
         .text("topic", |(row, _)| row.topic.as_str())
@@ -108,9 +116,7 @@ pub async fn insert_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, rows: 
                  SELECT r.id, r.event_id, r.topic, r.message_key, r.headers, r.payload, {now}, {now} + {wait_ms}
                  FROM {rows} AS r"
             )
-        });
-    tx.execute_raw(statement).await?;
-    Ok(())
+        }))
 }
 
 /// Marks acknowledged rows processed; those that are marked already, or gone, are left as they are.

@@ -1,11 +1,12 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Order of the statements: `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read →
-//! `outbox_orders` → `pending_orders` → `order_events`, last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders per call.
+//! Order of the statements: `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read → in one round
+//! trip: `outbox_orders`, `pending_orders`, and `order_events` last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders
+//! per call.
 
 use std::collections::HashMap;
 
-use database::array::Columns;
+use database::{Writes, array::Columns};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
@@ -73,9 +74,13 @@ pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, ne
     let earlier = find_by_key_batch(tx, &lost).await?;
 
     let outbox = created.iter().map(|order| first_task(order, tasks_topic, &traces)).collect::<Result<Vec<_>, _>>()?;
-    outbox::insert_batch(tx, OUTBOX, &outbox).await?;
-    resend::insert_batch(tx, &created).await?;
-    event::append_batch(tx, &created.iter().map(|order| first_event(order, &traces)).collect::<Vec<_>>()).await?;
+    if !created.is_empty() {
+        let mut writes = Writes::new(tx.get_database_backend());
+        writes.add(outbox::insert(writes.backend(), OUTBOX, &outbox)?);
+        writes.add(resend::insert(writes.backend(), &created));
+        event::append(&mut writes, &created.iter().map(|order| first_event(order, &traces)).collect::<Vec<_>>());
+        writes.run_in_tx(tx).await?;
+    }
 
     let outcomes = outcomes(new, created, &earlier)?;
     Ok(Created { outcomes, outbox })

@@ -1,9 +1,9 @@
 //! The table `order_events`: each step of an order's life, numbered in the order of the commits.
 
 use schema::{EventId, OrderId, RejectionReason, Timestamp, UserId};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement, entity::prelude::*};
+use sea_orm::{DbBackend, Statement, entity::prelude::*};
 
-use database::array::Columns;
+use database::{Writes, array::Columns};
 
 use super::OrderStatus;
 
@@ -66,18 +66,12 @@ pub struct NewEvent {
     pub traceparent: Option<String>,
 }
 
-/// Appends events at the end. Must be the last thing that a transaction does.
+/// Appends events at the end. Must be the last of a transaction's last writes.
 ///
 /// The counter's row lock is taken here and held until the commit, so whoever gets later positions commits later: a reader that remembers
 /// the highest position skips nothing. Taken earlier, the lock would only be held longer.
-///
-/// # Errors
-/// What the database says; the transaction is then to be rolled back.
-pub async fn append_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DbErr> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let backend = tx.get_database_backend();
+pub fn append(writes: &mut Writes, events: &[NewEvent]) {
+    let backend = writes.backend();
     let rows = Columns::new(backend, events)
         .uuid("order_id", |event| event.order_id.0)
         .text("user_id", |event| event.user_id.0.clone())
@@ -88,47 +82,27 @@ pub async fn append_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Resu
         .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0))
         .opt_text("traceparent", |event| event.traceparent.as_deref());
     let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    if backend == DbBackend::Postgres {
-        tx.execute_raw(append_on_postgres(rows, count)).await?;
-    } else {
-        append_on_sqlite(tx, rows, count).await?;
-    }
-    Ok(())
-}
-
-const EVENT_COLUMNS: &str =
-    "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id, traceparent";
-
-/// One statement, so that the lock is taken and the rows are written without a round trip in between.
-fn append_on_postgres(mut rows: Columns<'_, NewEvent>, count: i64) -> Statement {
-    let count = rows.param(count);
-    rows.statement(|rows| {
-        format!(
-            "WITH cursor AS (UPDATE event_cursor SET next = next + {count} RETURNING next - {count} AS first)
-             INSERT INTO order_events ({EVENT_COLUMNS})
-             SELECT cursor.first + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
-                    r.source_event_id, r.traceparent
-             FROM {rows} AS r, cursor"
-        )
-    })
-}
-
-/// SQLite has no data-modifying CTE, and needs none: it has one writer.
-async fn append_on_sqlite(tx: &DatabaseTransaction, mut rows: Columns<'_, NewEvent>, count: i64) -> Result<(), DbErr> {
-    let take = Statement::from_sql_and_values(
-        DbBackend::Sqlite,
-        "UPDATE event_cursor SET next = next + $1 RETURNING next - $1 AS first",
-        [count.into()],
-    );
-    let cursor = tx.query_one_raw(take).await?.ok_or_else(|| DbErr::RecordNotFound("event_cursor".to_owned()))?;
-    let first = rows.param(cursor.try_get::<i64>("", "first")?);
-    let insert = rows.statement(|rows| {
+    let insert = |first: &str, rows: &str| {
         format!(
             "INSERT INTO order_events ({EVENT_COLUMNS})
              SELECT {first} + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
                     r.source_event_id, r.traceparent
              FROM {rows} AS r"
         )
-    });
-    tx.execute_raw(insert).await.map(drop)
+    };
+    let take = |returning: &str| {
+        let sql = format!("UPDATE event_cursor SET next = next + $1 {returning}");
+        Statement::from_sql_and_values(backend, sql, [count.into()])
+    };
+    if backend == DbBackend::Postgres {
+        writes.name("taken", take("RETURNING next - $1 AS first"));
+        writes.add(rows.statement(|rows| insert("taken.first", rows) + ", taken"));
+    } else {
+        // One writer: nobody else moves the counter in between.
+        writes.add(rows.statement(|rows| insert("(SELECT next FROM event_cursor)", rows)));
+        writes.add(take(""));
+    }
 }
+
+const EVENT_COLUMNS: &str =
+    "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id, traceparent";

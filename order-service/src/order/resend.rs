@@ -22,6 +22,7 @@ use super::{
     Order,
     create::{OUTBOX, payment_task},
     entity,
+    event::NewEvent,
 };
 use database::array::Columns;
 
@@ -44,25 +45,19 @@ pub fn delay_ms(resends: u32) -> i64 {
 }
 
 /// From now on these orders are looked after. Part of the transaction that accepts them.
-pub(super) async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<(), DbErr> {
-    if orders.is_empty() {
-        return Ok(());
-    }
-    let rows = Columns::new(tx.get_database_backend(), orders)
+pub(super) fn insert(backend: DbBackend, orders: &[Order]) -> Statement {
+    let rows = Columns::new(backend, orders)
         .uuid("order_id", |order| order.id.0)
         .bigint("resend_at_ms", |order| order.updated_at_ms.0 + delay_ms(0));
-    let statement = rows.statement(|rows| {
+    rows.statement(|rows| {
         format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT r.order_id, r.resend_at_ms FROM {rows} AS r")
-    });
-    tx.execute_raw(statement).await.map(drop)
+    })
 }
 
 /// These orders are decided. Part of the transaction that settles them.
-pub(super) async fn delete_batch(tx: &DatabaseTransaction, orders: &[OrderId]) -> Result<(), DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), orders).uuid("order_id", |order| order.0);
-    let statement =
-        rows.statement(|rows| format!("DELETE FROM pending_orders WHERE order_id IN (SELECT r.order_id FROM {rows} AS r)"));
-    tx.execute_raw(statement).await.map(drop)
+pub(super) fn delete(backend: DbBackend, decided: &[NewEvent]) -> Statement {
+    let rows = Columns::new(backend, decided).uuid("order_id", |event| event.order_id.0);
+    rows.statement(|rows| format!("DELETE FROM pending_orders WHERE order_id IN (SELECT r.order_id FROM {rows} AS r)"))
 }
 
 /// One round.

@@ -1,14 +1,14 @@
 //! Payment results: PENDING becomes PAID or REJECTED, once.
 //!
 //! Order of the statements: the orders are locked in id order and read, as far as the decision needs them → each result is looked up in
-//! the table of transitions → `orders` is updated → `pending_orders` is cleared → `order_events` are appended, last. A result that changes
-//! nothing is no error: it was applied before, or a decision that stands is contradicted, which is logged.
+//! the table of transitions → in one round trip: `orders` is updated, `pending_orders` is cleared, and `order_events` are appended, last. A
+//! result that changes nothing is no error: it was applied before, or a decision that stands is contradicted, which is logged.
 
 use std::collections::HashMap;
 
-use database::array::Columns;
+use database::{Writes, array::Columns};
 use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Statement};
 
 use super::{
     OrderStatus,
@@ -64,9 +64,11 @@ pub async fn settle_orders_batch(
     if events.is_empty() {
         return Ok(0);
     }
-    update_batch(tx, &events).await?;
-    resend::delete_batch(tx, &events.iter().map(|event| event.order_id).collect::<Vec<_>>()).await?;
-    event::append_batch(tx, &events).await?;
+    let mut writes = Writes::new(tx.get_database_backend());
+    writes.add(update(writes.backend(), &events));
+    writes.add(resend::delete(writes.backend(), &events));
+    event::append(&mut writes, &events);
+    writes.run_in_tx(tx).await?;
     Ok(events.len())
 }
 
@@ -123,19 +125,18 @@ async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Res
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-async fn update_batch(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), events)
+fn update(backend: DbBackend, events: &[NewEvent]) -> Statement {
+    let rows = Columns::new(backend, events)
         .uuid("id", |event| event.order_id.0)
         .text("status", |event| event.status.as_str())
         .opt_text("rejection_reason", |event| event.rejection_reason.map(RejectionReason::as_str))
         .int("version", |event| event.version)
         .bigint("updated_at_ms", |event| event.occurred_at_ms.0);
-    let statement = rows.statement(|rows| {
+    rows.statement(|rows| {
         format!(
             "UPDATE orders SET status = r.status, rejection_reason = r.rejection_reason, version = r.version,
                     updated_at_ms = r.updated_at_ms
              FROM {rows} AS r WHERE orders.id = r.id AND orders.status = 'PENDING'"
         )
-    });
-    tx.execute_raw(statement).await.map(drop)
+    })
 }

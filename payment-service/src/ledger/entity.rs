@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use database::array::Columns;
 use schema::{AccountId, CurrencyCode, LedgerEntryId, Money, OrderId, Timestamp, UserId};
-use sea_orm::{DeriveValueType, FromQueryResult, entity::prelude::*};
+use sea_orm::{DbBackend, DeriveValueType, FromQueryResult, Statement, entity::prelude::*};
 
 /// What changed a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, async_graphql::Enum, DeriveValueType)]
@@ -124,8 +124,8 @@ pub async fn lines_batch(db: &impl ConnectionTrait, ids: &[LedgerEntryId]) -> Re
 }
 
 /// Inserts debits. Their accounts must be locked and their numbers the next ones.
-pub async fn insert_entries_batch(tx: &impl ConnectionTrait, entries: &[Model]) -> Result<(), DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), entries)
+pub fn insert_entries(backend: DbBackend, entries: &[Model]) -> Statement {
+    let rows = Columns::new(backend, entries)
         .uuid("id", |entry| entry.id.0)
         .uuid("account_id", |entry| entry.account_id.0)
         .bigint("number", |entry| entry.number)
@@ -134,13 +134,12 @@ pub async fn insert_entries_batch(tx: &impl ConnectionTrait, entries: &[Model]) 
         .bigint("balance_after_minor", |entry| entry.balance_after_minor)
         .opt_uuid("order_id", |entry| entry.order_id.map(|id| id.0))
         .bigint("created_at_ms", |entry| entry.created_at_ms.0);
-    let statement = rows.statement(|rows| {
+    rows.statement(|rows| {
         format!(
             "INSERT INTO ledger_entries
                  (id, account_id, number, kind, amount_minor, balance_after_minor, order_id, created_at_ms)
              SELECT r.id, r.account_id, r.number, r.kind, r.amount_minor, r.balance_after_minor, r.order_id, r.created_at_ms
              FROM {rows} AS r"
         )
-    });
-    tx.execute_raw(statement).await.map(drop)
+    })
 }

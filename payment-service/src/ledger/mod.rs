@@ -4,6 +4,6 @@ pub mod entity;
 mod page;
 
 pub use entity::{
-    Entity as LedgerEntries, LedgerEntryKind, Line, Model as LedgerEntry, entry_under_key, insert_entries_batch, lines_batch,
+    Entity as LedgerEntries, LedgerEntryKind, Line, Model as LedgerEntry, entry_under_key, insert_entries, lines_batch,
 };
 pub use page::{decode_entry_cursor, entries_of_account, entry_cursor};

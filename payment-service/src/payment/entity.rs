@@ -5,7 +5,7 @@ use schema::{
     CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
     UserId,
 };
-use sea_orm::entity::prelude::*;
+use sea_orm::{DbBackend, Statement, entity::prelude::*};
 
 /// The decision of one order. Rows are permanent: the table refuses updates and deletes.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -68,10 +68,10 @@ pub async fn payments_batch(db: &impl ConnectionTrait, orders: &[OrderId]) -> Re
     Entity::find().from_raw_sql(statement).all(db).await
 }
 
-/// Inserts decisions of orders that have none and answers how many those were. `payments` should be sorted by order id: two transactions
-/// that decide the same orders then wait for each other instead of being chosen as victims of a deadlock.
-pub(super) async fn insert_payments_batch(tx: &impl ConnectionTrait, payments: &[Model]) -> Result<u64, DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), payments)
+/// Inserts the decisions of orders that have none. `payments` should be sorted by order id: two transactions that decide the same orders
+/// then wait for each other instead of being chosen as victims of a deadlock.
+pub(super) fn insert_payments(backend: DbBackend, payments: &[Model]) -> Statement {
+    let rows = Columns::new(backend, payments)
         .uuid("order_id", |payment| payment.order_id.0)
         .text("user_id", |payment| payment.user_id.as_str())
         .bigint("amount_minor", |payment| payment.amount_minor)
@@ -81,7 +81,7 @@ pub(super) async fn insert_payments_batch(tx: &impl ConnectionTrait, payments: &
         .opt_uuid("entry_id", |payment| payment.entry_id.map(|id| id.0))
         .uuid("result_event_id", |payment| payment.result_event_id.0)
         .bigint("decided_at_ms", |payment| payment.decided_at_ms.0);
-    let statement = rows.statement(|rows| {
+    rows.statement(|rows| {
         format!(
             "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id,
                  result_event_id, decided_at_ms)
@@ -90,6 +90,5 @@ pub(super) async fn insert_payments_batch(tx: &impl ConnectionTrait, payments: &
              FROM {rows} AS r WHERE true
              ON CONFLICT (order_id) DO NOTHING"
         )
-    });
-    Ok(tx.execute_raw(statement).await?.rows_affected())
+    })
 }

@@ -1,29 +1,34 @@
 //! Deciding a batch of payment tasks inside the transaction of the caller, who commits and then stores the offset.
 //!
-//! 1. Claim the message ids in the inbox. A hit is no reason to skip: it only tells a redelivery from a task that was sent again.
-//! 2. Lock the accounts, in the order of their ids, so that two batches never wait for each other in a circle.
-//! 3. In later statements, since a statement's snapshot is older than the locks it took: read the accounts and the recorded decisions.
-//! 4. Plan in memory ([`super::plan`]).
-//! 5. Write set-based: decisions (insert or nothing), each account once, the debits, one outbox row per order.
+//! 1. Lock and read the accounts, in the order of their ids, so that two batches never wait for each other in a circle. PostgreSQL answers
+//!    a locked row as it is under its lock, however long that was waited for.
+//! 2. Read the recorded decisions: in a later statement, since a statement's snapshot is older than the locks that it took.
+//! 3. Plan in memory ([`super::plan`]).
+//! 4. Write set-based and in one round trip: decisions (insert or nothing), each account once, the debits, the claims of the message ids in
+//!    the inbox, one outbox row per order. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent
+//!    again. What is skipped, and why, was settled by 2.
 //!
-//! An account that is created between 2 and 3 is not locked and therefore not seen: the batch was first.
+//! An account that is created after 1 is not locked and not seen: the batch was first.
 //!
 //! The number of statements does not depend on the size of the batch, which the consumer loop bounds.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use database::array::Columns;
+use database::{Writes, array::Columns};
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
-use schema::{AccountId, EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr};
+use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 
 use super::{
     Payment, PaymentError,
-    entity::{insert_payments_batch, payments_batch},
+    entity::{insert_payments, payments_batch},
     plan::{AccountChange, Plan, plan},
 };
-use crate::{account::accounts_batch, ledger::insert_entries_batch};
+use crate::{
+    account::{Account, Accounts},
+    ledger::insert_entries,
+};
 
 /// Where applied messages are remembered.
 pub const INBOX: InboxTable = InboxTable("inbox_payments");
@@ -70,23 +75,20 @@ pub async fn decide_payments_batch(
     if tasks.is_empty() {
         return Ok(Settled::default());
     }
-    let redelivered = claim(tx, tasks).await?;
     let users: Vec<UserId> =
         tasks.iter().map(|task| &task.payment.user_id).collect::<BTreeSet<_>>().into_iter().cloned().collect();
     let orders: Vec<OrderId> = tasks.iter().map(|task| task.payment.order_id).collect::<BTreeSet<_>>().into_iter().collect();
-    let locked = lock_accounts_batch(tx, &users).await?;
-    let accounts = accounts_batch(tx, &locked).await?;
+    let accounts = lock_accounts_batch(tx, &users).await?;
     let recorded = payments_batch(tx, &orders).await?;
 
     let plan = plan(tasks.iter().map(|task| &task.payment), accounts, recorded, now);
     warn_of_conflicts(&plan, tasks);
-    write(tx, &plan).await?;
     let results = plan
         .results
         .iter()
         .map(|(index, payment)| result_row(results_topic, payment, tasks.get(*index)))
         .collect::<Result<Vec<_>, _>>()?;
-    outbox::insert_batch(tx, OUTBOX, &results).await?;
+    let redelivered = write_batch(tx, tasks, &plan, &results).await?;
 
     Ok(Settled {
         results,
@@ -97,61 +99,65 @@ pub async fn decide_payments_batch(
     })
 }
 
-/// Claims the message ids and answers how many tasks had been applied before or stand twice in this batch.
-async fn claim(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<usize, DbErr> {
-    let ids: Vec<_> = tasks.iter().map(|task| task.event_id.0).collect();
-    let claimed: HashSet<_> = inbox::claim_batch(tx, INBOX, &ids).await?;
-    Ok(tasks.len() - claimed.len())
-}
-
-/// Locks the accounts of these users in the order of the accounts' ids. SQLite needs no row locks: a transaction is the only writer.
-async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Result<Vec<AccountId>, DbErr> {
+/// Locks the accounts of these users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks: a
+/// transaction is the only writer.
+async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Result<Vec<Account>, DbErr> {
     let backend = tx.get_database_backend();
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
     let rows = Columns::new(backend, users).text("user_id", UserId::as_str);
     let statement = rows.statement(|rows| {
-        format!("SELECT a.id FROM accounts AS a WHERE a.user_id IN (SELECT r.user_id FROM {rows} AS r) ORDER BY a.id {lock}")
+        format!("SELECT a.* FROM accounts AS a WHERE a.user_id IN (SELECT r.user_id FROM {rows} AS r) ORDER BY a.id {lock}")
     });
-    tx.query_all_raw(statement).await?.iter().map(|row| row.try_get("", "id")).collect()
+    Accounts::find().from_raw_sql(statement).all(tx).await
 }
 
-async fn write(tx: &DatabaseTransaction, plan: &Plan) -> Result<(), PaymentError> {
-    if !plan.decided.is_empty() {
-        let mut decided = plan.decided.clone();
-        decided.sort_unstable_by_key(|payment| payment.order_id);
-        let missing = count(&decided).saturating_sub(insert_payments_batch(tx, &decided).await?);
-        if missing > 0 {
-            return Err(PaymentError::DecidedElsewhere { count: missing });
-        }
+/// Answers how many of the tasks were applied before under the same message id, or stand twice in this batch.
+async fn write_batch(
+    tx: &DatabaseTransaction,
+    tasks: &[Task],
+    plan: &Plan,
+    results: &[OutboxRow],
+) -> Result<usize, PaymentError> {
+    let mut decided = plan.decided.clone();
+    decided.sort_unstable_by_key(|payment| payment.order_id);
+    let ids: Vec<_> = tasks.iter().map(|task| task.event_id.0).collect();
+
+    let mut writes = Writes::new(tx.get_database_backend());
+    writes.add(insert_payments(writes.backend(), &decided));
+    writes.add(update_accounts(writes.backend(), &plan.accounts));
+    writes.add(inbox::claim(writes.backend(), INBOX, &ids));
+    writes.add(outbox::insert(writes.backend(), OUTBOX, results)?);
+    writes.add(insert_entries(writes.backend(), &plan.debits));
+    let written = writes.run_in_tx(tx).await?;
+    let &[payments, accounts, claims, ..] = written.as_slice() else {
+        return Err(DbErr::Custom(format!("{} of 5 writes were run", written.len())).into());
+    };
+    if payments < count(&decided) {
+        return Err(PaymentError::DecidedElsewhere { count: count(&decided) - payments });
     }
-    if !plan.debits.is_empty() {
-        let missing = count(&plan.accounts).saturating_sub(update_accounts_batch(tx, &plan.accounts).await?);
-        if missing > 0 {
-            return Err(PaymentError::AccountChanged { count: missing });
-        }
-        insert_entries_batch(tx, &plan.debits).await?;
+    if accounts < count(&plan.accounts) {
+        return Err(PaymentError::AccountChanged { count: count(&plan.accounts) - accounts });
     }
-    Ok(())
+    Ok(tasks.len().saturating_sub(usize::try_from(claims).unwrap_or(usize::MAX)))
 }
 
 fn count<T>(rows: &[T]) -> u64 {
     u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
 
-/// Writes each account once and answers how many still stood as they were read.
-async fn update_accounts_batch(tx: &DatabaseTransaction, changes: &[AccountChange]) -> Result<u64, DbErr> {
-    let rows = Columns::new(tx.get_database_backend(), changes)
+/// Writes each account once, if it still stands as it was read.
+fn update_accounts(backend: DbBackend, changes: &[AccountChange]) -> Statement {
+    let rows = Columns::new(backend, changes)
         .uuid("id", |change| change.id.0)
         .bigint("entry_count_before", |change| change.entry_count_before)
         .bigint("entry_count", |change| change.after.entry_count)
         .bigint("balance_minor", |change| change.after.balance_minor);
-    let statement = rows.statement(|rows| {
+    rows.statement(|rows| {
         format!(
             "UPDATE accounts SET balance_minor = r.balance_minor, entry_count = r.entry_count FROM {rows} AS r
              WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before"
         )
-    });
-    Ok(tx.execute_raw(statement).await?.rows_affected())
+    })
 }
 
 fn result_row(topic: &str, payment: &Payment, task: Option<&Task>) -> Result<OutboxRow, PaymentError> {

@@ -1,0 +1,141 @@
+//! Several set-based writes of a transaction in one round trip.
+//!
+//! With small batches a statement's fixed part (the way to the server and back, binding, starting the executor) costs as much as its rows.
+//! So [`Writes`] makes one PostgreSQL statement of what a transaction writes at its end, a data-modifying CTE each; on SQLite, which has no
+//! such CTEs and no way to go, they run one after the other. The writes are the same text for both.
+//!
+//! Because all parts of one PostgreSQL statement see the same snapshot, **no write may read what another one of the same [`Writes`] has
+//! written**, and no two may write the same row. What one of them has to learn from another is named ([`Writes::name`]). They take their
+//! locks in the order in which they were added.
+
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
+
+/// Writes to be run together, in the order in which they are added.
+pub struct Writes {
+    backend: DbBackend,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    statement: Statement,
+    /// Referred to by a later part; answers no number of rows of its own.
+    name: Option<&'static str>,
+}
+
+impl Writes {
+    /// None so far.
+    #[must_use]
+    pub fn new(backend: DbBackend) -> Self {
+        Self { backend, parts: Vec::new() }
+    }
+
+    /// For building the statements.
+    #[must_use]
+    pub fn backend(&self) -> DbBackend {
+        self.backend
+    }
+
+    /// Adds an `INSERT`, `UPDATE` or `DELETE` without `RETURNING`, whose placeholders are `$1`, `$2`, …
+    pub fn add(&mut self, statement: Statement) {
+        self.parts.push(Part { statement, name: None });
+    }
+
+    /// PostgreSQL only: adds a statement with `RETURNING`, whose rows a later one selects from `name`. It runs when that one does.
+    pub fn name(&mut self, name: &'static str, statement: Statement) {
+        debug_assert_eq!(self.backend, DbBackend::Postgres, "SQLite has no data-modifying CTE");
+        self.parts.push(Part { statement, name: Some(name) });
+    }
+
+    /// Runs them and answers how many rows each one has written, without those that have a name.
+    ///
+    /// # Errors
+    /// What the database says; the transaction is then to be rolled back.
+    pub async fn run_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
+        if self.backend == DbBackend::Postgres {
+            return self.run_as_one(tx).await;
+        }
+        let mut written = Vec::with_capacity(self.parts.len());
+        for part in self.parts {
+            written.push(tx.execute_raw(part.statement).await?.rows_affected());
+        }
+        Ok(written)
+    }
+
+    async fn run_as_one(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
+        if self.parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let row = tx.query_one_raw(self.into_statement()).await?.ok_or_else(|| DbErr::RecordNotFound("writes".to_owned()))?;
+        let counts = row.column_names().len();
+        (0..counts).map(|index| Ok(row.try_get_by_index::<i64>(index)?.unsigned_abs())).collect()
+    }
+
+    /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0), (SELECT COUNT(*) FROM w2)`: the counts
+    /// are subqueries, which PostgreSQL answers one after the other, each by running its part to the end.
+    fn into_statement(self) -> Statement {
+        let (mut ctes, mut counts) = (Vec::new(), Vec::new());
+        let mut values: Vec<Value> = Vec::new();
+        for (index, Part { statement, name }) in self.parts.into_iter().enumerate() {
+            let sql = renumber(&statement.sql, values.len());
+            match name {
+                Some(name) => ctes.push(format!("{name} AS ({sql})")),
+                None => {
+                    ctes.push(format!("w{index} AS ({sql} RETURNING 1)"));
+                    counts.push(format!("(SELECT COUNT(*) FROM w{index})"));
+                }
+            }
+            values.extend(statement.values.into_iter().flat_map(|values| values.0));
+        }
+        let sql = format!("WITH {} SELECT {}", ctes.join(", "), counts.join(", "));
+        Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
+    }
+}
+
+/// `$1` becomes `$4` after three values. Texts are values, so a `$` is always a placeholder.
+fn renumber(sql: &str, values: usize) -> String {
+    let mut parts = sql.split('$');
+    let mut renumbered = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, rest) = part.split_at(digits);
+        renumbered.push('$');
+        match number.parse::<usize>() {
+            Ok(number) => renumbered.push_str(&(number + values).to_string()),
+            Err(_) => renumbered.push_str(number),
+        }
+        renumbered.push_str(rest);
+    }
+    renumbered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_their_values() {
+        let mut writes = Writes::new(DbBackend::Postgres);
+        writes.add(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "DELETE FROM a WHERE x = $1 AND y = $2",
+            [1.into(), 2.into()],
+        ));
+        writes.name(
+            "taken",
+            Statement::from_sql_and_values(DbBackend::Postgres, "UPDATE b SET n = n + $1 RETURNING n", [3.into()]),
+        );
+        writes.add(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "INSERT INTO c SELECT n, $2 FROM taken WHERE $1",
+            [true.into(), 4.into()],
+        ));
+        let statement = writes.into_statement();
+        assert_eq!(
+            statement.sql,
+            "WITH w0 AS (DELETE FROM a WHERE x = $1 AND y = $2 RETURNING 1), taken AS (UPDATE b SET n = n + $3 RETURNING n), \
+             w2 AS (INSERT INTO c SELECT n, $5 FROM taken WHERE $4 RETURNING 1) \
+             SELECT (SELECT COUNT(*) FROM w0), (SELECT COUNT(*) FROM w2)"
+        );
+        assert_eq!(statement.values.unwrap().0, [1.into(), 2.into(), 3.into(), true.into(), 4.into()]);
+    }
+}
