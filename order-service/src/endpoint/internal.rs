@@ -32,7 +32,7 @@ impl Executor for Subgraph {
     }
 
     fn execute_stream(&self, request: Request, session_data: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        Executor::execute_stream(&self.schema, self.prepare(request), session_data)
+        self.schema.execute_stream(self.prepare(request), session_data)
     }
 }
 

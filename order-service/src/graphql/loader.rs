@@ -7,7 +7,10 @@ use async_graphql::{
     dataloader::{DataLoader, Loader},
 };
 use database::Database;
-use schema::{OrderId, graphql::GraphqlError};
+use schema::{
+    OrderId,
+    graphql::{GraphqlError, loading},
+};
 use sea_orm::DbErr;
 
 use crate::order::{
@@ -27,10 +30,7 @@ pub struct Loaders {
 impl Loaders {
     pub(super) fn new(database: Database, owner: Option<Owner>) -> Self {
         let orders = Orders { database: database.clone(), owner };
-        Self {
-            orders: DataLoader::new(orders, tokio::spawn).max_batch_size(MAX_BATCH),
-            histories: DataLoader::new(Histories { database }, tokio::spawn).max_batch_size(MAX_BATCH),
-        }
+        Self { orders: loading::loader(orders, MAX_BATCH), histories: loading::loader(Histories { database }, MAX_BATCH) }
     }
 }
 

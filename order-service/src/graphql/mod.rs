@@ -12,13 +12,14 @@ mod viewer;
 
 use async_graphql::{Request, SDLExportOptions, Schema, ValidationMode};
 use database::Database;
+use schema::graphql::loading::Loading;
 
 pub use self::viewer::Viewer;
 use self::{loader::Loaders, mutation::Mutation, query::Query, subscription::Subscription};
 use crate::{feed::Feed, order::intake::Intake};
 
 /// The schema that serves the orders subgraph.
-pub type OrdersSchema = Schema<Query, Mutation, Subscription>;
+pub type OrdersSchema = Loading<Schema<Query, Mutation, Subscription>>;
 
 /// Deepest selection that the subgraph accepts; the gateway has tighter limits for what clients send.
 const MAX_DEPTH: usize = 32;
@@ -37,7 +38,7 @@ pub struct Context {
 /// Builds the schema around its context. Operations of the gateway in this process were validated and planned by it: for them
 /// [`ValidationMode::Fast`] is enough, and saves a third of their execution.
 pub fn schema(context: Context, validation: ValidationMode) -> OrdersSchema {
-    builder().data(context).limit_depth(MAX_DEPTH).validation_mode(validation).finish()
+    Loading(builder().data(context).limit_depth(MAX_DEPTH).validation_mode(validation).finish())
 }
 
 /// The subgraph's SDL with the federation directives, as committed under `schema/graphql/orders.graphql`.

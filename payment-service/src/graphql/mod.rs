@@ -18,14 +18,27 @@ mod query;
 mod user;
 mod viewer;
 
-use async_graphql::{EmptySubscription, SDLExportOptions, Schema, SchemaBuilder, dataloader::DataLoader};
+use async_graphql::{EmptySubscription, Executor as _, Request, Response, SDLExportOptions, Schema, SchemaBuilder};
 use database::Database;
+use schema::graphql::loading::{self, Loading};
 
 use self::{loader::Loader, node::Node};
 pub use self::{mutation::Mutation, query::Query};
 
 /// The executable schema.
-pub type PaymentsSchema = Schema<Query, Mutation, EmptySubscription>;
+#[derive(Clone)]
+pub struct PaymentsSchema {
+    schema: Loading<Schema<Query, Mutation, EmptySubscription>>,
+    database: Database,
+}
+
+impl PaymentsSchema {
+    /// Answers one request, which brings the caller's identity if there is one.
+    pub async fn execute(&self, request: Request) -> Response {
+        let loader = loading::loader(Loader::new(self.database.clone()), loader::MAX_KEYS);
+        self.schema.execute(request.data(loader)).await
+    }
+}
 
 /// Nesting of one internal query. The gateway bounds what clients send; this only stops what cannot come from it.
 const MAX_DEPTH: usize = 64;
@@ -34,9 +47,8 @@ const MAX_COMPLEXITY: usize = 20_000;
 
 /// The schema over a service's database.
 pub fn schema(database: Database) -> PaymentsSchema {
-    // Without a cache the loaders of all requests are one: what they ask for in the same millisecond is one statement.
-    let loader = DataLoader::new(Loader::new(database.clone()), tokio::spawn).max_batch_size(loader::MAX_KEYS);
-    builder().data(database).data(loader).limit_depth(MAX_DEPTH).limit_complexity(MAX_COMPLEXITY).finish()
+    let schema = builder().data(database.clone()).limit_depth(MAX_DEPTH).limit_complexity(MAX_COMPLEXITY).finish();
+    PaymentsSchema { schema: Loading(schema), database }
 }
 
 /// The subgraph's SDL as composition needs it; the same text for the same code.

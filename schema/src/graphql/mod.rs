@@ -1,6 +1,7 @@
 //! GraphQL types that both subgraphs export with the same SDL.
 
 mod error;
+pub mod loading;
 mod money;
 mod page;
 mod scalar;
