@@ -69,8 +69,14 @@ impl Suspicion {
 /// made first, and on a table that is new and empty that is one that reads it whole: it would stay, while the table grows, until the next
 /// automatic ANALYZE. So plans that read whole tables are only for statements that have no other; those look expensive then, and must not
 /// be compiled for it.
-const PLANS: [(&str, &str); 4] =
-    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+const PLANS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    // The plan would be the same for other parameters, and making it costs more than following it.
+    ("plan_cache_mode", "force_generic_plan"),
+];
 
 /// The pools of one database.
 pub(crate) struct PostgresPools {
@@ -135,7 +141,7 @@ pub(crate) fn session_options(url: &PostgresUrl, options: &ConnectOptions) -> Pg
 }
 
 fn pool(connections: u32, options: &ConnectOptions, suspicion: &Suspicion) -> PgPoolOptions {
-    let suspicion = suspicion.clone();
+    let (suspicion, suspicion_on_release) = (suspicion.clone(), suspicion.clone());
     PgPoolOptions::new()
         .max_connections(connections.max(1))
         .acquire_timeout(options.acquire_timeout)
@@ -154,10 +160,15 @@ fn pool(connections: u32, options: &ConnectOptions, suspicion: &Suspicion) -> Pg
             })
         })
         // The pool pings a connection that comes back, without a bound: on a cut network that
-        // would keep the connection's place for as long as TCP retransmits.
-        .after_release(|connection, _| {
+        // would keep the connection's place for as long as TCP retransmits. Who was not answered
+        // has raised the suspicion before the connection comes back; without it, the answer came a
+        // moment ago.
+        .after_release(move |connection, _| {
+            let suspected = suspicion_on_release.is_raised();
             Box::pin(async move {
-                bounded_ping(connection).await?;
+                if suspected {
+                    bounded_ping(connection).await?;
+                }
                 Ok(true)
             })
         })
