@@ -14,7 +14,7 @@ use order_service::{
         stream::{self, FeedError},
     },
     order::{
-        Order, OrderEvent, OrderStatus, Position,
+        EventAndOrder, Order, OrderStatus, Position,
         event::{self, NewEvent},
         find,
         settle::{ReceivedResult, settle_orders_batch},
@@ -58,9 +58,9 @@ fn start(db: &Database) -> (Feed, CancellationToken) {
     (feed, shutdown)
 }
 
-async fn next<S>(stream: &mut S) -> Option<Arc<OrderEvent>>
+async fn next<S>(stream: &mut S) -> Option<Arc<EventAndOrder>>
 where
-    S: Stream<Item = Result<Arc<OrderEvent>, FeedError>> + Unpin,
+    S: Stream<Item = Result<Arc<EventAndOrder>, FeedError>> + Unpin,
 {
     tokio::time::timeout(PATIENCE, stream.next()).await.expect("an event in time").transpose().unwrap()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use database::Database;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -14,8 +15,9 @@ use super::Feed;
 
 /// One channel for all replicas on a database.
 const CHANNEL: &str = "order_events";
-/// Commits within this time share a notification: subscribers elsewhere wait a little, the database is spared a lot.
-const COALESCE: Duration = Duration::from_millis(2);
+/// From one notification to the next, and so the longest that a commit waits for its own: subscribers elsewhere wait a little, the database
+/// is spared a lot.
+const INTERVAL: Duration = Duration::from_millis(5);
 /// Waits between attempts to listen while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// The longest of these waits.
@@ -34,9 +36,11 @@ pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationTo
 }
 
 async fn announce(feed: &Feed, database: &Database, replica: &str) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         feed.shared.committed.notified().await;
-        tokio::time::sleep(COALESCE).await;
+        interval.tick().await;
         let notify =
             Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_notify($1, $2)", [CHANNEL.into(), replica.into()]);
         // A read, as far as the database is concerned: one statement, and nothing to make durable.

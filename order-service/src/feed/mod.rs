@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::registry::Registry;
-use crate::order::{OrderEvent, Position};
+use crate::order::{EventAndOrder, Position};
 
 /// What one subscriber follows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ struct Shared {
 /// A subscriber's place in the feed; dropping it detaches.
 pub struct Attachment {
     /// Events from after [`Attachment::position`] on; ends when the subscriber was too slow or the service stops.
-    pub events: mpsc::Receiver<Arc<OrderEvent>>,
+    pub events: mpsc::Receiver<Arc<EventAndOrder>>,
     /// Everything up to here was handed out before.
     pub position: Position,
     _guard: registry::Guard,

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{Attachment, Topic};
-use crate::order::{OrderEvent, Position};
+use crate::order::{EventAndOrder, Position};
 
 /// Events that wait for one subscriber: enough for a burst of one user's orders, small enough for ten thousand subscribers.
 const QUEUE_EVENTS: usize = 64;
@@ -43,7 +43,7 @@ struct State {
 
 struct Subscriber {
     id: u64,
-    queue: mpsc::Sender<Arc<OrderEvent>>,
+    queue: mpsc::Sender<Arc<EventAndOrder>>,
 }
 
 /// Detaches when dropped.
@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// Hands events out, in order; whoever has no room is cut off.
-    pub(super) fn dispatch(&self, events: Vec<OrderEvent>) {
+    pub(super) fn dispatch(&self, events: Vec<EventAndOrder>) {
         let mut state = lock(&self.state);
         for event in events.into_iter().map(Arc::new) {
             state.position = Some(event.position);
@@ -143,7 +143,7 @@ impl Registry {
 }
 
 impl State {
-    fn offer(&mut self, topic: &Topic, event: &Arc<OrderEvent>) {
+    fn offer(&mut self, topic: &Topic, event: &Arc<EventAndOrder>) {
         let Some(subscribers) = self.subscribers.get_mut(topic) else { return };
         subscribers.retain(|subscriber| {
             let kept = subscriber.queue.try_send(Arc::clone(event)).is_ok();
@@ -182,10 +182,10 @@ mod tests {
     use schema::{EventId, OrderId, Timestamp, UserId};
 
     use super::*;
-    use crate::order::OrderStatus;
+    use crate::order::{OrderEvent, OrderStatus};
 
-    fn event(position: i64, user: &str) -> OrderEvent {
-        OrderEvent {
+    fn event(position: i64, user: &str) -> EventAndOrder {
+        let event = OrderEvent {
             position: Position(position),
             order_id: OrderId::generate(),
             user_id: UserId(user.to_owned()),
@@ -195,7 +195,8 @@ mod tests {
             occurred_at_ms: Timestamp(0),
             source_event_id: Some(EventId::generate()),
             traceparent: None,
-        }
+        };
+        (event, None).into()
     }
 
     fn registry() -> Registry {

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 
 use super::{Attachment, Feed, Topic};
 use crate::order::{
-    OrderEvent, Position,
+    EventAndOrder, OrderEvent, Position,
     find::{self, Cursor},
 };
 
@@ -38,7 +38,7 @@ pub enum FeedError {
 /// The current state of one order as its last event, then every change; ends once the payment is decided.
 ///
 /// The caller has checked that the order may be seen.
-pub fn of_order(feed: Feed, database: Database, order: OrderId) -> impl Stream<Item = Result<Arc<OrderEvent>, FeedError>> {
+pub fn of_order(feed: Feed, database: Database, order: OrderId) -> impl Stream<Item = Result<Arc<EventAndOrder>, FeedError>> {
     try_stream! {
         let mut version = 0;
         loop {
@@ -76,7 +76,7 @@ pub fn of_user(
     database: Database,
     user: UserId,
     after: Option<Position>,
-) -> impl Stream<Item = Result<Arc<OrderEvent>, FeedError>> {
+) -> impl Stream<Item = Result<Arc<EventAndOrder>, FeedError>> {
     try_stream! {
         if let Some(after) = after {
             check(find::cursor(database.reader()).await?, after)?;

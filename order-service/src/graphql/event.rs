@@ -9,22 +9,22 @@ use schema::{
 };
 
 use super::{loader, order::OrderObject};
-use crate::order::{OrderEvent, OrderStatus, Position};
+use crate::order::{EventAndOrder, OrderEvent, OrderStatus, Position};
 
 /// The list that event cursors belong to.
 const LIST: &str = "events";
 
 /// One step of an order's life, as stored.
-pub struct OrderEventObject(Arc<OrderEvent>);
+pub struct OrderEventObject(Arc<EventAndOrder>);
 
 impl From<OrderEvent> for OrderEventObject {
     fn from(event: OrderEvent) -> Self {
-        Self(Arc::new(event))
+        Self(Arc::new((event, None).into()))
     }
 }
 
-impl From<Arc<OrderEvent>> for OrderEventObject {
-    fn from(event: Arc<OrderEvent>) -> Self {
+impl From<Arc<EventAndOrder>> for OrderEventObject {
+    fn from(event: Arc<EventAndOrder>) -> Self {
         Self(event)
     }
 }
@@ -39,7 +39,10 @@ impl OrderEventObject {
 
     /// The order as it is now.
     async fn order(&self, ctx: &Context<'_>) -> Result<OrderObject, GraphqlError> {
-        let order = loader::order(ctx, self.0.order_id).await?;
+        let order = match &self.0.order {
+            Some(order) => Some(order.clone()),
+            None => loader::order(ctx, self.0.order_id).await?,
+        };
         order.map(OrderObject).ok_or_else(|| GraphqlError::new(ErrorCode::NotFound, "no such order"))
     }
 

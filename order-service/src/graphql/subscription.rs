@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     feed::stream::{self, FeedError},
-    order::OrderEvent,
+    order::EventAndOrder,
 };
 
 /// Everything that can be followed.
@@ -55,7 +55,7 @@ impl Subscription {
     }
 }
 
-fn to_object(event: Result<Arc<OrderEvent>, FeedError>) -> Result<OrderEventObject, GraphqlError> {
+fn to_object(event: Result<Arc<EventAndOrder>, FeedError>) -> Result<OrderEventObject, GraphqlError> {
     event.map(OrderEventObject::from).map_err(|error| match error {
         FeedError::NotFound => GraphqlError::new(ErrorCode::NotFound, "no such order"),
         FeedError::Expired => {

@@ -5,7 +5,7 @@ use sea_orm::{DbBackend, Statement, entity::prelude::*};
 
 use database::{Writes, array::Columns};
 
-use super::OrderStatus;
+use super::{Order, OrderStatus, entity};
 
 /// One step of an order's life.
 pub type OrderEvent = Model;
@@ -39,11 +39,44 @@ pub struct Model {
     pub traceparent: Option<String>,
 }
 
-/// Nothing is joined.
+/// Events are read with their orders for subscribers; see [`EventAndOrder`].
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
+pub enum Relation {
+    /// Whose life.
+    #[sea_orm(belongs_to = "entity::Entity", from = "Column::OrderId", to = "entity::Column::Id")]
+    Order,
+}
+
+impl Related<entity::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Order.def()
+    }
+}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// An event as subscribers get it, with its order as it was when the event was read: one read of a replica serves all its subscribers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventAndOrder {
+    /// What happened.
+    pub event: OrderEvent,
+    /// To whom; it is written in the same transaction as its first event, so it is there.
+    pub order: Option<Order>,
+}
+
+impl std::ops::Deref for EventAndOrder {
+    type Target = OrderEvent;
+
+    fn deref(&self) -> &OrderEvent {
+        &self.event
+    }
+}
+
+impl From<(OrderEvent, Option<Order>)> for EventAndOrder {
+    fn from((event, order): (OrderEvent, Option<Order>)) -> Self {
+        Self { event, order }
+    }
+}
 
 /// An event that has no position yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use schema::{
 };
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    SelectTwo,
 };
 
-use super::{Order, OrderEvent, OrderStatus, Position, entity, event};
+use super::{EventAndOrder, Order, OrderEvent, OrderStatus, Position, entity, event};
 
 /// Whose orders may be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -108,13 +109,9 @@ pub async fn histories(db: &impl ConnectionTrait, ids: &[OrderId]) -> Result<Has
 ///
 /// # Errors
 /// What the database says.
-pub async fn events_since_version(db: &impl ConnectionTrait, order: OrderId, version: i32) -> Result<Vec<OrderEvent>, DbErr> {
-    event::Entity::find()
-        .filter(event::Column::OrderId.eq(order))
-        .filter(event::Column::Version.gt(version))
-        .order_by_asc(event::Column::Version)
-        .all(db)
-        .await
+pub async fn events_since_version(db: &impl ConnectionTrait, order: OrderId, version: i32) -> Result<Vec<EventAndOrder>, DbErr> {
+    let events = events().filter(event::Column::OrderId.eq(order)).filter(event::Column::Version.gt(version));
+    all(events.order_by_asc(event::Column::Version), db).await
 }
 
 /// Up to `limit` events of one user after a position, in order.
@@ -126,27 +123,26 @@ pub async fn events_of_user(
     user: &UserId,
     after: Position,
     limit: u64,
-) -> Result<Vec<OrderEvent>, DbErr> {
-    event::Entity::find()
-        .filter(event::Column::UserId.eq(user.clone()))
-        .filter(event::Column::Position.gt(after))
-        .order_by_asc(event::Column::Position)
-        .limit(limit)
-        .all(db)
-        .await
+) -> Result<Vec<EventAndOrder>, DbErr> {
+    let events = events().filter(event::Column::UserId.eq(user.clone())).filter(event::Column::Position.gt(after));
+    all(events.order_by_asc(event::Column::Position).limit(limit), db).await
 }
 
 /// Up to `limit` events of everybody after a position, in order.
 ///
 /// # Errors
 /// What the database says.
-pub async fn events_after(db: &impl ConnectionTrait, after: Position, limit: u64) -> Result<Vec<OrderEvent>, DbErr> {
-    event::Entity::find()
-        .filter(event::Column::Position.gt(after))
-        .order_by_asc(event::Column::Position)
-        .limit(limit)
-        .all(db)
-        .await
+pub async fn events_after(db: &impl ConnectionTrait, after: Position, limit: u64) -> Result<Vec<EventAndOrder>, DbErr> {
+    let events = events().filter(event::Column::Position.gt(after));
+    all(events.order_by_asc(event::Column::Position).limit(limit), db).await
+}
+
+fn events() -> SelectTwo<event::Entity, entity::Entity> {
+    event::Entity::find().find_also_related(entity::Entity)
+}
+
+async fn all(events: SelectTwo<event::Entity, entity::Entity>, db: &impl ConnectionTrait) -> Result<Vec<EventAndOrder>, DbErr> {
+    Ok(events.all(db).await?.into_iter().map(EventAndOrder::from).collect())
 }
 
 /// What positions are there.

@@ -21,5 +21,5 @@ pub mod status;
 
 pub use create::{CreateOutcome, NewOrder};
 pub use entity::Order;
-pub use event::{OrderEvent, Position};
+pub use event::{EventAndOrder, OrderEvent, Position};
 pub use status::OrderStatus;
