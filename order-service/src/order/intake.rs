@@ -1,13 +1,17 @@
 //! Concurrent `createOrder` calls share a transaction.
 //!
 //! A call waits in a bounded queue. A worker takes what waits, up to [`create::MAX_BATCH`], commits it in one transaction and gives each caller
-//! its own answer; while it commits, the next batch gathers. Nobody waits for a batch to fill: an order alone is a batch of one. The
-//! worker owns the orders, so a caller that goes away cancels nothing.
+//! its own answer; while it commits, the next batch gathers. Nobody waits for a batch to fill: an order alone is a batch of one. On
+//! PostgreSQL the next batch does not wait for the commit when it is as large as the one that is being committed: while the database works on one half of
+//! the callers, this process works for the other half, and batches stay large. The worker owns the orders, so a caller that goes away
+//! cancels nothing.
 
 use std::sync::Arc;
 
-use database::{Database, DatabaseError};
+use database::{BoxFuture, Database, DatabaseError};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use messaging::{relay::RelayHandle, trace::Step};
+use sea_orm::DbBackend;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -17,6 +21,10 @@ use crate::feed::Feed;
 
 /// Calls that may wait: some batches, so that a stall of the database is answered with an error instead of with growing memory.
 const QUEUE_CALLS: usize = 4 * create::MAX_BATCH;
+
+/// Batches that are committed at the same time on PostgreSQL: their transactions end one after the other, at the event counter's lock, so a
+/// third would only wait. SQLite has one writer.
+const MAX_BATCHES: usize = 2;
 
 /// Why a call was not answered with an outcome.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,20 +85,31 @@ impl Intake {
     }
 }
 
+/// Batches that are being committed.
+type Committing = FuturesUnordered<BoxFuture<'static, ()>>;
+
 async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown: CancellationToken) {
-    let mut batch = Vec::with_capacity(create::MAX_BATCH);
-    loop {
-        let received = tokio::select! {
-            received = queue.recv_many(&mut batch, create::MAX_BATCH) => received,
-            () = shutdown.cancelled(), if !queue.is_closed() => {
-                queue.close();
-                continue;
-            }
-        };
-        if received == 0 {
-            return;
+    let batches = if context.database.backend() == DbBackend::Sqlite { 1 } else { MAX_BATCHES };
+    let mut waiting = Vec::with_capacity(create::MAX_BATCH);
+    let mut committing = Committing::new();
+    // Orders of the batch that was started last.
+    let mut started = 0;
+    let mut open = true;
+    while open || !waiting.is_empty() || !committing.is_empty() {
+        let room = create::MAX_BATCH - waiting.len();
+        tokio::select! {
+            biased;
+            Some(()) = committing.next(), if !committing.is_empty() => {}
+            received = queue.recv_many(&mut waiting, room), if open && room > 0 => open = received > 0,
+            () = shutdown.cancelled(), if !queue.is_closed() => queue.close(),
         }
-        commit(&context, std::mem::take(&mut batch)).await;
+        let worth_it = committing.is_empty() || (committing.len() < batches && waiting.len() >= started);
+        if worth_it && !waiting.is_empty() {
+            started = waiting.len();
+            let calls = std::mem::replace(&mut waiting, Vec::with_capacity(create::MAX_BATCH));
+            let context = context.clone();
+            committing.push(Box::pin(async move { commit(&context, calls).await }));
+        }
     }
 }
 
