@@ -39,7 +39,8 @@ pub struct TransportOptions {
     /// How long a reader may take nothing at all while messages wait; then close 1013. Default 15 s: a phone that changes
     /// networks is back by then.
     pub send_timeout: Duration,
-    /// Read and write buffer of one socket, in bytes each. Default 4 KiB: most messages fit, and it is what an idle socket costs.
+    /// Read and write buffer of one socket, in bytes each. Default 1 KiB: most messages of clients fit,
+    /// larger ones are read in parts, and it is what an idle socket costs.
     pub socket_buffer_bytes: usize,
 
     /// Cancelled when the server goes away: every socket is closed with 1012, and new ones are refused with 503.
@@ -63,7 +64,7 @@ impl Default for TransportOptions {
             max_queued_messages: 64,
             max_queued_bytes: 256 * 1024,
             send_timeout: Duration::from_secs(15),
-            socket_buffer_bytes: 4 * 1024,
+            socket_buffer_bytes: 1024,
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
