@@ -49,3 +49,18 @@ pub(crate) async fn index_only_what_waits(manager: &SchemaManager<'_>, table: &s
     );
     execute(manager, &sql).await
 }
+
+/// A row is in an outbox until it is acknowledged: then it is removed, which writes no second version of it and leaves nothing to be
+/// removed later. `event` keeps the index of events, by which Order Service finds tasks that still wait.
+pub(crate) async fn keep_only_what_waits(manager: &SchemaManager<'_>, table: &str, event: bool) -> Result<(), DbErr> {
+    let event = if event { format!("CREATE INDEX {table}_event ON {table} (event_id);") } else { String::new() };
+    let sql = format!(
+        "DELETE FROM {table} WHERE processed_at_ms IS NOT NULL;
+         DROP INDEX {table}_due;
+         DROP INDEX {table}_event;
+         ALTER TABLE {table} DROP COLUMN processed_at_ms;
+         CREATE INDEX {table}_due ON {table} (next_attempt_at_ms);
+         {event}"
+    );
+    execute(manager, &sql).await
+}

@@ -23,7 +23,7 @@ async fn execute(db: &Database, sql: &'static str) {
 }
 
 async fn publish_all(db: &Database) {
-    execute(db, "UPDATE outbox_orders SET processed_at_ms = 1").await;
+    execute(db, "DELETE FROM outbox_orders").await;
 }
 
 async fn make_due(db: &Database) {

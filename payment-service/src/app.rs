@@ -10,8 +10,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
 use messaging::{
-    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, PruneTarget, Pruner, Relay, RelayOptions, Sweeper,
-    SweeperOptions, TopicSpec, broker::DEFAULT_PARTITIONS, create_topics,
+    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, Pruner, Relay, RelayOptions, Sweeper, SweeperOptions, TopicSpec,
+    broker::DEFAULT_PARTITIONS, create_topics,
 };
 use migrations::PaymentsMigrator;
 use runtime::{
@@ -150,7 +150,7 @@ impl PaymentService {
         let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(&broker), SweeperOptions::default());
         background.push(Part { task: sweeper.start(sweeper_stop.clone(), Gate::new()), stop: sweeper_stop });
         let pruner_stop = stop.child_token();
-        let pruner = Pruner::new(database.clone(), PruneTarget::Inbox(INBOX), INBOX_RETENTION);
+        let pruner = Pruner::new(database.clone(), INBOX, INBOX_RETENTION);
         background.push(Part { task: pruner.start(pruner_stop.clone()), stop: pruner_stop });
 
         let consumer_gate = Gate::new();

@@ -112,7 +112,7 @@ mod tables {
                 INSERT INTO mails VALUES (0);
                 CREATE TABLE outbox_mails (id BLOB NOT NULL PRIMARY KEY, event_id BLOB NOT NULL, topic TEXT NOT NULL,
                     message_key TEXT NOT NULL, headers TEXT NOT NULL, payload TEXT NOT NULL, created_at_ms INTEGER NOT NULL,
-                    attempts INTEGER NOT NULL DEFAULT 0, next_attempt_at_ms INTEGER NOT NULL, processed_at_ms INTEGER);
+                    attempts INTEGER NOT NULL DEFAULT 0, next_attempt_at_ms INTEGER NOT NULL);
                 CREATE TABLE inbox_mails (message_id BLOB NOT NULL PRIMARY KEY, received_at_ms INTEGER NOT NULL);";
             manager.get_connection().execute_unprepared(sql).await.map(|_| ())
         }

@@ -12,8 +12,7 @@ use database::array::Columns;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
 
-use crate::prune::delete_old_batch;
-use crate::sql::millis;
+use crate::sql::{bigint, millis};
 
 /// The name of an inbox table. It is written into SQL as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +67,17 @@ pub async fn prune_claims_batch<C: ConnectionTrait>(
     retention: Duration,
     limit: usize,
 ) -> Result<u64, DbErr> {
-    let is_old = format!("received_at_ms < {} - $2", database::now_ms_sql(tx.get_database_backend()));
-    delete_old_batch(tx, (table.0, "message_id"), (&is_old, "received_at_ms"), limit, vec![millis(retention).into()]).await
+    let backend = tx.get_database_backend();
+    let now = database::now_ms_sql(backend);
+    let old = format!("SELECT message_id FROM {table} WHERE received_at_ms < {now} - $2 ORDER BY received_at_ms LIMIT $1");
+    let sql = match backend {
+        // Materialized, because a plan may otherwise run a limited subquery once per row. What another replica removes is skipped.
+        DbBackend::Postgres => format!(
+            "WITH old AS MATERIALIZED ({old} FOR UPDATE SKIP LOCKED)
+             DELETE FROM {table} AS t USING old WHERE t.message_id = old.message_id"
+        ),
+        _ => format!("DELETE FROM {table} WHERE message_id IN ({old})"),
+    };
+    let values = [bigint(limit), millis(retention).into()];
+    Ok(tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected())
 }

@@ -6,7 +6,7 @@
 //!
 //! * **Nothing committed is lost.** A message is a row of the [outbox](mod@outbox), committed together with the change it
 //!   tells about. The committing process publishes it at once from memory ([`relay`]); what it did not get done, a
-//!   [`sweeper`] on any replica does. A row is processed only after the broker's durable acknowledgement.
+//!   [`sweeper`] on any replica does. A row is removed only after the broker's durable acknowledgement.
 //! * **Nothing is applied twice.** Delivery is at least once. The handler claims message ids in the [inbox](mod@inbox),
 //!   or has another guard, in the transaction that applies them; the broker's offset is stored after the commit
 //!   ([`consumer`]).
@@ -20,7 +20,7 @@
 //! # Life of a message
 //!
 //! ```text
-//! transaction { change, outbox::insert_batch } → commit → RelayHandle::committed → Broker::publish → marked processed
+//! transaction { change, outbox::insert_batch } → commit → RelayHandle::committed → Broker::publish → removed
 //!                                                  └ crash, full queue, outage → Sweeper ─┘
 //! Consumer::next_batch → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
 //!                      → Handler::committed (relay, hints) → Consumer::store
@@ -72,7 +72,7 @@ pub use gate::Gate;
 pub use inbox::InboxTable;
 pub use message::{CloudEvent, Delivery, Headers, MalformedEvent, Record};
 pub use outbox::{OutboxRow, OutboxTable};
-pub use prune::{PRUNE_BATCH_ROWS, PRUNE_EVERY, PRUNE_EVERY_BUSY, PRUNE_ROUND_BATCHES, PruneRound, PruneTarget, Pruner};
+pub use prune::{PRUNE_BATCH_ROWS, PRUNE_EVERY, PRUNE_EVERY_BUSY, PRUNE_ROUND_BATCHES, PruneRound, Pruner};
 pub use relay::{Relay, RelayHandle, RelayOptions};
 pub use sweeper::{Sweep, Sweeper, SweeperOptions};
 pub use topics::create_topics;

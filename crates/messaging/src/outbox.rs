@@ -1,13 +1,13 @@
 //! The outbox: what is to be published, committed together with what it tells about.
 //!
-//! A row is `processed` once the broker has acknowledged it. Until then its `next_attempt_at_ms` says when somebody
+//! A row is here until the broker has acknowledged it, whose log then is its durable place. Its `next_attempt_at_ms` says when somebody
 //! should (again) take care of it: the process that committed it does so at once, from memory (see [`crate::relay`]);
 //! what it did not get done is claimed by a sweeper (see [`crate::sweeper`]). Progress is never a position in the
 //! table: ids commit out of order, and a reader that remembers the highest one would skip rows.
 //!
 //! All statements are set-based with one array parameter per column; their text never varies with the number of rows.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use database::array::Columns;
@@ -15,7 +15,6 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
 use crate::message::{CloudEvent, Headers, Record};
-use crate::prune::delete_old_batch;
 use crate::sql::{bigint, millis};
 
 /// The name of an outbox table. It is written into SQL as it is.
@@ -119,25 +118,20 @@ pub fn insert(backend: DbBackend, table: OutboxTable, rows: &[OutboxRow]) -> Res
         }))
 }
 
-/// Marks acknowledged rows processed; those that are marked already, or gone, are left as they are.
+/// Removes acknowledged rows; those that are gone already are no error.
 ///
 /// # Errors
 /// What the database says.
-pub async fn mark_processed_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &[Uuid]) -> Result<(), DbErr> {
+pub async fn remove_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &[Uuid]) -> Result<(), DbErr> {
     if ids.is_empty() {
         return Ok(());
     }
-    // In one order everywhere, so that a relay and a sweeper marking the same rows cannot deadlock.
+    // In one order everywhere, so that a relay and a sweeper removing the same rows cannot deadlock.
     let mut ids = ids.to_vec();
     ids.sort_unstable();
-    let backend = tx.get_database_backend();
-    let now = database::now_ms_sql(backend);
-    let statement = Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
-        format!(
-            "UPDATE {table} SET processed_at_ms = {now}
-             WHERE processed_at_ms IS NULL AND id IN (SELECT r.id FROM {rows} AS r)"
-        )
-    });
+    let statement = Columns::new(tx.get_database_backend(), &ids)
+        .uuid("id", |id| *id)
+        .statement(|rows| format!("DELETE FROM {table} WHERE id IN (SELECT r.id FROM {rows} AS r)"));
     tx.execute_raw(statement).await?;
     Ok(())
 }
@@ -182,7 +176,7 @@ pub(crate) async fn claim_due_batch<C: ConnectionTrait>(
     };
     let set = format!("attempts = o.attempts + 1, next_attempt_at_ms = {now} + {least}($3, {shifted})");
     let due = format!(
-        "SELECT id FROM {table} WHERE processed_at_ms IS NULL AND next_attempt_at_ms <= {now}
+        "SELECT id FROM {table} WHERE next_attempt_at_ms <= {now}
          ORDER BY next_attempt_at_ms LIMIT $1"
     );
     let returning = "RETURNING o.id, o.event_id, o.topic, o.message_key, o.headers, o.payload, o.attempts";
@@ -211,7 +205,7 @@ fn claimed(table: OutboxTable, row: &QueryResult) -> Result<Option<Claimed>, DbE
     let headers = match serde_json::from_str(&headers) {
         Ok(headers) => headers,
         Err(error) => {
-            tracing::error!(%table, %id, %error, "outbox row with unreadable headers; it stays unprocessed");
+            tracing::error!(%table, %id, %error, "outbox row with unreadable headers; it stays where it is");
             return Ok(None);
         }
     };
@@ -249,7 +243,7 @@ pub async fn due_backlog<C: ConnectionTrait>(db: &C, table: OutboxTable) -> Resu
     let now = database::now_ms_sql(backend);
     let sql = format!(
         "SELECT COUNT(*), COALESCE({now} - MIN(created_at_ms), 0) FROM (
-           SELECT created_at_ms FROM {table} WHERE processed_at_ms IS NULL AND next_attempt_at_ms <= {now}
+           SELECT created_at_ms FROM {table} WHERE next_attempt_at_ms <= {now}
            ORDER BY next_attempt_at_ms LIMIT $1
          ) AS due"
     );
@@ -258,29 +252,4 @@ pub async fn due_backlog<C: ConnectionTrait>(db: &C, table: OutboxTable) -> Resu
         Some(row) => Ok(Backlog { rows: row.try_get_by_index(0)?, oldest_age_ms: row.try_get_by_index(1)? }),
         None => Ok(Backlog::default()),
     }
-}
-
-/// Removes up to `limit` rows that were processed longer than `retention` ago, the oldest first, and answers how many.
-///
-/// Found by their ids, UUIDv7, which grow with time: an index of processed rows would be written for each of them, and read only here.
-///
-/// # Errors
-/// What the database says.
-pub async fn prune_processed_batch<C: ConnectionTrait>(
-    tx: &C,
-    table: OutboxTable,
-    retention: Duration,
-    limit: usize,
-) -> Result<u64, DbErr> {
-    // Written before, and so with a smaller id. Clocks that differ only make it wait; what decides is the database's.
-    let written_before = first_id_at(SystemTime::now().checked_sub(retention).unwrap_or(UNIX_EPOCH));
-    let is_old = format!("id <= $3 AND processed_at_ms < {} - $2", database::now_ms_sql(tx.get_database_backend()));
-    let values = vec![millis(retention).into(), written_before.into()];
-    delete_old_batch(tx, (table.0, "id"), (&is_old, "id"), limit, values).await
-}
-
-/// The smallest UUIDv7 of this millisecond.
-fn first_id_at(time: SystemTime) -> Uuid {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    uuid::Builder::from_unix_timestamp_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), &[0; 10]).into_uuid()
 }

@@ -1,15 +1,13 @@
-//! Removes what is old from an outbox or an inbox, in bounded batches, so that the tables stay small.
+//! Removes old claims from an inbox, in bounded batches, so that the table stays small.
 
 use std::time::Duration;
 
 use database::{Database, DatabaseError};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::inbox::{self, InboxTable};
-use crate::outbox::{self, OutboxTable};
-use crate::sql::{bigint, commit_without_sync};
+use crate::sql::commit_without_sync;
 
 /// Rows per transaction: some milliseconds, so that on SQLite nobody waits noticeably for the one writer.
 pub const PRUNE_BATCH_ROWS: usize = 500;
@@ -24,28 +22,19 @@ pub const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// Between two rounds when the last one was cut short.
 pub const PRUNE_EVERY_BUSY: Duration = Duration::from_secs(1);
 
-/// What is pruned.
-#[derive(Clone, Copy, Debug)]
-pub enum PruneTarget {
-    /// Processed rows.
-    Outbox(OutboxTable),
-    /// Claims.
-    Inbox(InboxTable),
-}
-
-/// Prunes one table.
+/// Prunes one inbox.
 #[derive(Clone, Debug)]
 pub struct Pruner {
     db: Database,
-    target: PruneTarget,
+    table: InboxTable,
     retention: Duration,
 }
 
 impl Pruner {
-    /// A pruner for rows older than `retention`.
+    /// A pruner for claims older than `retention`.
     #[must_use]
-    pub fn new(db: Database, target: PruneTarget, retention: Duration) -> Self {
-        Self { db, target, retention }
+    pub fn new(db: Database, table: InboxTable, retention: Duration) -> Self {
+        Self { db, table, retention }
     }
 
     /// Prunes now and then on a task until `shutdown`. Every replica may do so: they skip each other's rows.
@@ -64,7 +53,7 @@ impl Pruner {
                 Ok(round) if round.cut_short => PRUNE_EVERY_BUSY,
                 Ok(_) => PRUNE_EVERY,
                 Err(error) => {
-                    tracing::warn!(target = ?self.target, %error, "pruning failed; later again");
+                    tracing::warn!(table = %self.table, %error, "pruning failed; later again");
                     PRUNE_EVERY
                 }
             };
@@ -86,24 +75,18 @@ impl Pruner {
             }
         }
         if round.rows > 0 {
-            tracing::debug!(target = ?self.target, rows = round.rows, "pruned");
+            tracing::debug!(table = %self.table, rows = round.rows, "pruned");
         }
         Ok(round)
     }
 
     async fn batch(&self) -> Result<u64, DatabaseError> {
-        let (target, retention) = (self.target, self.retention);
+        let (table, retention) = (self.table, self.retention);
         self.db
             .transaction("prune", move |tx| {
                 Box::pin(async move {
                     commit_without_sync(tx).await?;
-                    let removed = match target {
-                        PruneTarget::Outbox(table) => {
-                            outbox::prune_processed_batch(tx, table, retention, PRUNE_BATCH_ROWS).await?
-                        }
-                        PruneTarget::Inbox(table) => inbox::prune_claims_batch(tx, table, retention, PRUNE_BATCH_ROWS).await?,
-                    };
-                    Ok(removed)
+                    Ok(inbox::prune_claims_batch(tx, table, retention, PRUNE_BATCH_ROWS).await?)
                 })
             })
             .await
@@ -117,28 +100,4 @@ pub struct PruneRound {
     pub rows: u64,
     /// Whether it ended by its bound, with probably more to remove.
     pub cut_short: bool,
-}
-
-/// Deletes the first `limit` rows that meet `is_old`, in the order of an indexed column; rows that another replica holds are skipped.
-/// `is_old` may use `$2` and on for `values`.
-pub(crate) async fn delete_old_batch<C: ConnectionTrait>(
-    tx: &C,
-    (table, key): (&str, &str),
-    (is_old, order): (&str, &str),
-    limit: usize,
-    values: Vec<Value>,
-) -> Result<u64, DbErr> {
-    let backend = tx.get_database_backend();
-    let old = format!("SELECT {key} FROM {table} WHERE {is_old} ORDER BY {order} LIMIT $1");
-    let sql = match backend {
-        // Materialized, because a plan may otherwise run a limited subquery once per row.
-        DbBackend::Postgres => format!(
-            "WITH old AS MATERIALIZED ({old} FOR UPDATE SKIP LOCKED)
-             DELETE FROM {table} AS t USING old WHERE t.{key} = old.{key}"
-        ),
-        _ => format!("DELETE FROM {table} WHERE {key} IN ({old})"),
-    };
-    let values = std::iter::once(bigint(limit)).chain(values);
-    let done = tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
-    Ok(done.rows_affected())
 }

@@ -1,7 +1,7 @@
-//! Publishes what this process committed, straight from memory, and marks it processed.
+//! Publishes what this process committed, straight from memory, and removes it from its outbox.
 //!
 //! Steps: rows are handed over after their commit ([`RelayHandle::committed`]) → as many as wait go into one publish
-//! call, without waiting for the calls before it → acknowledged rows are marked processed, many per statement. A row
+//! call, without waiting for the calls before it → acknowledged rows are removed, many per statement. A row
 //! that is not acknowledged, does not fit into the queue, or is here when the process dies is still in its table, and a
 //! sweeper takes care of it. So nothing here needs to be retried, and nothing here ever makes a caller wait.
 
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::gate::{Gate, Pass};
-use crate::outbox::{OutboxRow, OutboxTable, mark_processed_batch};
+use crate::outbox::{OutboxRow, OutboxTable, remove_batch};
 use crate::publish::{Outage, publish_rows};
 use crate::sql::commit_without_sync;
 
@@ -38,13 +38,13 @@ pub struct RelayOptions {
     pub publishes_in_flight: usize,
     /// How long a publish call may take before its rows are left to a sweeper.
     pub publish_timeout: Duration,
-    /// How long the first acknowledged row waits for others to be marked with it. Marking takes its turn on the same
+    /// How long the first acknowledged row waits for others to be removed with it. Removing takes its turn on the same
     /// database as the live path, so it should be rare; sweepers look only after
     /// [`FIRST_ATTEMPT_AFTER`](crate::outbox::FIRST_ATTEMPT_AFTER), so it need not be quick.
-    pub mark_after: Duration,
-    /// Rows per marking statement.
-    pub mark_rows: usize,
-    /// How long shutting down may take to publish and mark what is here.
+    pub remove_after: Duration,
+    /// Rows per removing statement.
+    pub remove_rows: usize,
+    /// How long shutting down may take to publish and remove what is here.
     pub shutdown_grace: Duration,
 }
 
@@ -55,19 +55,19 @@ impl Default for RelayOptions {
             publish_rows: 500,
             publishes_in_flight: 8,
             publish_timeout: Duration::from_secs(30),
-            mark_after: Duration::from_millis(100),
-            mark_rows: 1_000,
+            remove_after: Duration::from_millis(100),
+            remove_rows: 1_000,
             shutdown_grace: Duration::from_secs(5),
         }
     }
 }
 
-/// Acknowledged rows that may wait to be marked while the database is away; the oldest are given up beyond it, and
+/// Acknowledged rows that may wait to be removed while the database is away; the oldest are given up beyond it, and
 /// published once more by a sweeper.
-const MAX_UNMARKED_ROWS: usize = 50_000;
+const MAX_UNREMOVED_ROWS: usize = 50_000;
 
-/// After marking failed: the database is away, and nothing is lost by waiting.
-const MARK_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After removing failed: the database is away, and nothing is lost by waiting.
+const REMOVE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Hands committed rows to the relay. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -103,14 +103,14 @@ pub struct Relay {
     taken: Vec<OutboxRow>,
     publishing: FuturesUnordered<Publishing>,
     acknowledged: VecDeque<Uuid>,
-    /// When to mark; set while something is acknowledged and unmarked.
-    mark_at: Option<Instant>,
-    marking: Option<Marking>,
+    /// When to remove; set while something is acknowledged and not removed.
+    remove_at: Option<Instant>,
+    removing: Option<Removing>,
     outage: Outage,
 }
 
 type Publishing = Pin<Box<dyn Future<Output = Published> + Send>>;
-type Marking = Pin<Box<dyn Future<Output = (Vec<Uuid>, Result<(), DatabaseError>)> + Send>>;
+type Removing = Pin<Box<dyn Future<Output = (Vec<Uuid>, Result<(), DatabaseError>)> + Send>>;
 
 struct Published {
     acknowledged: Vec<Uuid>,
@@ -120,7 +120,7 @@ struct Published {
 }
 
 impl Relay {
-    /// Starts it on a task, which ends after `shutdown` once everything handed over before is published and marked, or
+    /// Starts it on a task, which ends after `shutdown` once everything handed over before is published and removed, or
     /// the grace time is over. Cancel `shutdown` when nothing commits rows any more; rows handed over later are left to
     /// the sweepers. A closed `gate` keeps rows in the queue.
     pub fn start(
@@ -142,8 +142,8 @@ impl Relay {
             taken: Vec::with_capacity(options.publish_rows),
             publishing: FuturesUnordered::new(),
             acknowledged: VecDeque::new(),
-            mark_at: None,
-            marking: None,
+            remove_at: None,
+            removing: None,
             outage: Outage::new(table),
             options,
         };
@@ -159,12 +159,12 @@ impl Relay {
             let room = self.publishing.len() < self.options.publishes_in_flight;
             tokio::select! {
                 // In this order: what is under way is polled before more is started, which keeps the order of publish
-                // calls, and marks are started before more rows are taken, which keeps them from piling up.
+                // calls, and removals are started before more rows are taken, which keeps them from piling up.
                 biased;
                 () = shutdown.cancelled(), if deadline.is_none() => {
                     self.queue.close();
                     deadline = Some(Instant::now() + self.options.shutdown_grace);
-                    self.mark_at = self.mark_at.map(|_| Instant::now());
+                    self.remove_at = self.remove_at.map(|_| Instant::now());
                 }
                 () = sleep_until(deadline) => {
                     tracing::warn!(
@@ -174,8 +174,8 @@ impl Relay {
                     return;
                 }
                 Some(published) = self.publishing.next() => self.settle(published, deadline.is_some()),
-                (ids, result) = wait_for(&mut self.marking) => self.marked(ids, result),
-                () = sleep_until(self.mark_at), if self.marking.is_none() => self.mark(),
+                (ids, result) = wait_for(&mut self.removing) => self.removed(ids, result),
+                () = sleep_until(self.remove_at), if self.removing.is_none() => self.remove(),
                 pass = self.gate.pass(), if room && !self.taken.is_empty() => self.publish(pass),
                 taken = self.queue.recv_many(&mut self.taken, self.options.publish_rows),
                     if !queue_ended && self.taken.is_empty() => queue_ended = taken == 0,
@@ -184,7 +184,7 @@ impl Relay {
     }
 
     fn is_idle(&self) -> bool {
-        self.taken.is_empty() && self.publishing.is_empty() && self.acknowledged.is_empty() && self.marking.is_none()
+        self.taken.is_empty() && self.publishing.is_empty() && self.acknowledged.is_empty() && self.removing.is_none()
     }
 
     fn publish(&mut self, pass: Pass) {
@@ -205,51 +205,51 @@ impl Relay {
             return;
         }
         self.acknowledged.extend(published.acknowledged);
-        let full = self.acknowledged.len() >= self.options.mark_rows;
-        let wait = if full || hurry { Duration::ZERO } else { self.options.mark_after };
-        let mark_at = Instant::now() + wait;
-        self.mark_at = Some(self.mark_at.map_or(mark_at, |earlier| earlier.min(mark_at)));
+        let full = self.acknowledged.len() >= self.options.remove_rows;
+        let wait = if full || hurry { Duration::ZERO } else { self.options.remove_after };
+        let remove_at = Instant::now() + wait;
+        self.remove_at = Some(self.remove_at.map_or(remove_at, |earlier| earlier.min(remove_at)));
     }
 
-    fn mark(&mut self) {
-        self.mark_at = None;
-        let count = self.acknowledged.len().min(self.options.mark_rows);
+    fn remove(&mut self) {
+        self.remove_at = None;
+        let count = self.acknowledged.len().min(self.options.remove_rows);
         if count == 0 {
             return;
         }
         let ids: Vec<Uuid> = self.acknowledged.drain(..count).collect();
         let (db, table) = (self.db.clone(), self.table);
-        self.marking = Some(Box::pin(async move {
-            let result = mark(&db, table, ids.clone()).await;
+        self.removing = Some(Box::pin(async move {
+            let result = remove(&db, table, ids.clone()).await;
             (ids, result)
         }));
     }
 
-    fn marked(&mut self, ids: Vec<Uuid>, result: Result<(), DatabaseError>) {
-        self.marking = None;
+    fn removed(&mut self, ids: Vec<Uuid>, result: Result<(), DatabaseError>) {
+        self.removing = None;
         match result {
             Ok(()) => {
                 if !self.acknowledged.is_empty() {
-                    self.mark_at = Some(Instant::now());
+                    self.remove_at = Some(Instant::now());
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, rows = ids.len(), "could not mark rows processed; trying again");
+                tracing::warn!(%error, rows = ids.len(), "could not remove published rows; trying again");
                 self.acknowledged.extend(ids);
-                let given_up = self.acknowledged.len().saturating_sub(MAX_UNMARKED_ROWS);
+                let given_up = self.acknowledged.len().saturating_sub(MAX_UNREMOVED_ROWS);
                 self.acknowledged.drain(..given_up);
-                self.mark_at = Some(Instant::now() + MARK_RETRY_AFTER);
+                self.remove_at = Some(Instant::now() + REMOVE_RETRY_AFTER);
             }
         }
     }
 }
 
 /// One statement, one transaction.
-pub(crate) async fn mark(db: &Database, table: OutboxTable, ids: Vec<Uuid>) -> Result<(), DatabaseError> {
-    db.transaction("mark published", move |tx| {
+pub(crate) async fn remove(db: &Database, table: OutboxTable, ids: Vec<Uuid>) -> Result<(), DatabaseError> {
+    db.transaction("remove published", move |tx| {
         Box::pin(async move {
             commit_without_sync(tx).await?;
-            mark_processed_batch(tx, table, &ids).await?;
+            remove_batch(tx, table, &ids).await?;
             Ok(())
         })
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
 
-/// On Postgres, lets the current transaction commit without waiting for the disk. For marks and pruning, which cost
+/// On Postgres, lets the current transaction commit without waiting for the disk. For removing rows, which costs
 /// nothing when a crash loses them: a row is published once more, or pruned later.
 pub(crate) async fn commit_without_sync<C: ConnectionTrait>(tx: &C) -> Result<(), DbErr> {
     if tx.get_database_backend() == DbBackend::Postgres {

@@ -1,8 +1,8 @@
 //! Publishes what was left: after a crash, a full relay, a broker outage.
 //!
-//! Every replica sweeps. Steps: claim due rows by moving their next attempt forward, committed → publish them → mark
+//! Every replica sweeps. Steps: claim due rows by moving their next attempt forward, committed → publish them → remove
 //! those that were acknowledged. No lock is held while publishing, so there is no leader and no lease. A row may be
-//! published twice (a claimer that is slow, or dies before it marks); receivers have an inbox for that.
+//! published twice (a claimer that is slow, or dies before it removes); receivers have an inbox for that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::gate::Gate;
 use crate::outbox::{self, Backlog, OutboxRow, OutboxTable, RetrySchedule};
-use crate::prune::{PruneTarget, Pruner};
 use crate::publish::{Outage, publish_rows};
-use crate::relay::mark;
+use crate::relay::remove;
 
 /// How a sweeper behaves.
 #[derive(Clone, Debug)]
@@ -32,8 +31,6 @@ pub struct SweeperOptions {
     pub retry: RetrySchedule,
     /// How long a publish call may take.
     pub publish_timeout: Duration,
-    /// How long processed rows are kept, for people who look for what happened.
-    pub retention: Duration,
 }
 
 impl Default for SweeperOptions {
@@ -44,7 +41,6 @@ impl Default for SweeperOptions {
             probe_rows: 10,
             retry: RetrySchedule { min: Duration::from_secs(5), max: Duration::from_secs(60) },
             publish_timeout: Duration::from_secs(30),
-            retention: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -58,7 +54,7 @@ const STUCK_FROM_ATTEMPT: i32 = 5;
 pub struct Sweep {
     /// Rows that nobody else cares for until they are due again.
     pub claimed: usize,
-    /// Of those, acknowledged by the broker and marked processed.
+    /// Of those, acknowledged by the broker and removed.
     pub published: usize,
 }
 
@@ -77,17 +73,11 @@ impl Sweeper {
         Self { db, table, broker, options, outage: Outage::new(table) }
     }
 
-    /// Sweeps and prunes on a task of its own until `shutdown`; a sweep under way is finished. `gate` holds it between
+    /// Sweeps on a task of its own until `shutdown`; a sweep under way is finished. `gate` holds it between
     /// two sweeps.
     #[must_use]
     pub fn start(self, shutdown: CancellationToken, gate: Gate) -> JoinHandle<()> {
-        let pruner = Pruner::new(self.db.clone(), PruneTarget::Outbox(self.table), self.options.retention);
-        tokio::spawn(async move {
-            let pruning = pruner.start(shutdown.clone());
-            self.run(shutdown, gate).await;
-            // It ends by the same token; a panic in it was reported by the runtime.
-            let _ = pruning.await;
-        })
+        tokio::spawn(self.run(shutdown, gate))
     }
 
     #[tracing::instrument(name = "sweeper", skip_all, fields(table = %self.table))]
@@ -133,7 +123,7 @@ impl Sweeper {
         metrics::counter!("messaging_sweeper_published_total", "outbox" => self.table.0).increment(published as u64);
         tracing::info!(claimed, published, "swept rows that were left in the outbox");
         if published > 0 {
-            mark(&self.db, self.table, outcome.acknowledged).await?;
+            remove(&self.db, self.table, outcome.acknowledged).await?;
         }
         Ok(Sweep { claimed, published })
     }

@@ -137,10 +137,7 @@ async fn waiting_batch(tx: &DatabaseTransaction, due: &[Due]) -> Result<Vec<Even
     }
     let ids = Columns::new(tx.get_database_backend(), due).uuid("event_id", |due| due.order.task_event_id.0);
     let statement = ids.statement(|ids| {
-        format!(
-            "SELECT DISTINCT o.event_id FROM {ids} AS r JOIN outbox_orders AS o ON o.event_id = r.event_id
-             WHERE o.processed_at_ms IS NULL"
-        )
+        format!("SELECT DISTINCT o.event_id FROM {ids} AS r JOIN outbox_orders AS o ON o.event_id = r.event_id")
     });
     let waiting = Waiting::find_by_statement(statement).all(tx).await?;
     Ok(waiting.into_iter().map(|row| row.event_id).collect())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use database::testing::on_both;
 use database::{Database, DatabaseError};
 use messaging::inbox::claim_batch;
-use messaging::{PRUNE_BATCH_ROWS, PRUNE_ROUND_BATCHES, PruneTarget, Pruner};
+use messaging::{PRUNE_BATCH_ROWS, PRUNE_ROUND_BATCHES, Pruner};
 use uuid::Uuid;
 
 use crate::support::{INBOX, TestMigrator, count, execute, soon};
@@ -74,7 +74,7 @@ on_both!(TestMigrator;
         execute(db, "UPDATE inbox_test SET received_at_ms = 5").await;
         let young = ids(2);
         claim(db, young.clone()).await;
-        let pruner = Pruner::new((*db).clone(), PruneTarget::Inbox(INBOX), Duration::from_secs(3600));
+        let pruner = Pruner::new((*db).clone(), INBOX, Duration::from_secs(3600));
         let round = pruner.round().await.unwrap();
         assert_eq!((round.rows as usize, round.cut_short), (BOUND, true));
         let round = pruner.round().await.unwrap();

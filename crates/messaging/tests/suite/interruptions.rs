@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consumer::broker;
 use crate::support::{
     OUTBOX, RunningLoop, TestBroker, TestHandler, TestMigrator, applied, eventually, insert, make_due, new_log, row, run_loop,
-    soon, unprocessed,
+    soon, waiting,
 };
 
 const ROUNDS: usize = 40;
@@ -111,7 +111,7 @@ on_both!(TestMigrator;
         broker.faults.store.store(false, Ordering::SeqCst);
         let process = Process::start(db, &broker);
         make_due(db).await;
-        eventually("everything is published", || async { unprocessed(db).await == 0 }).await;
+        eventually("everything is published", || async { waiting(db).await == 0 }).await;
         eventually("everything is applied", || async { applied(db).await.len() >= written }).await;
         process.stop().await;
         let mut numbers: Vec<usize> = applied(db).await.iter().map(|(_, payload)| payload.parse().unwrap()).collect();

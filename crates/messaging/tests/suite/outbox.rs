@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use database::DatabaseError;
 use database::testing::on_both;
-use messaging::outbox::{RetrySchedule, due_backlog, insert_batch, mark_processed_batch};
-use messaging::{PRUNE_BATCH_ROWS, PruneTarget, Pruner, Sweep, Sweeper, SweeperOptions};
+use messaging::outbox::{RetrySchedule, due_backlog, insert_batch, remove_batch};
+use messaging::{Sweep, Sweeper, SweeperOptions};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use tokio::sync::oneshot;
 
-use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, count, execute, insert, make_due, row, rows, soon, unprocessed};
+use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, count, execute, insert, make_due, row, rows, soon, waiting};
 
 fn sweeper(db: &database::Database, broker: &Arc<OutboxBroker>) -> Sweeper {
     Sweeper::new(db.clone(), OUTBOX, Arc::<OutboxBroker>::clone(broker), SweeperOptions::default())
@@ -37,7 +37,7 @@ on_both!(TestMigrator;
         assert_eq!(due_backlog(db.reader(), OUTBOX).await.unwrap().rows, 1);
         assert_eq!(sweeper.sweep().await.unwrap(), Sweep { claimed: 1, published: 1 });
         assert_eq!(broker.published(), [written.to_record()]);
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
         assert_eq!(sweeper.sweep().await.unwrap(), Sweep::default());
     }
 
@@ -50,7 +50,7 @@ on_both!(TestMigrator;
         crate::support::eventually("published", || async { broker.published().len() == 3 }).await;
         sweeping.abort();
         let _ = sweeping.await;
-        assert_eq!(unprocessed(db).await, 3);
+        assert_eq!(waiting(db).await, 3);
 
         broker.set(Mode::Up);
         let mut next = sweeper(db, &broker);
@@ -58,7 +58,7 @@ on_both!(TestMigrator;
         make_due(db).await;
         assert_eq!(next.sweep().await.unwrap(), Sweep { claimed: 3, published: 3 });
         assert_eq!(broker.numbers(), [0, 0, 1, 1, 2, 2], "twice, never lost");
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
     }
 
     async fn two_sweepers_never_claim_the_same_row_at_once(db: &TestDatabase) {
@@ -87,7 +87,7 @@ on_both!(TestMigrator;
         }
         assert_eq!(claimed, ROWS);
         assert_eq!(broker.numbers(), (0..ROWS).collect::<Vec<_>>());
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
     }
 
     async fn ids_that_commit_out_of_order_lose_no_row(db: &TestDatabase) {
@@ -127,7 +127,7 @@ on_both!(TestMigrator;
         make_due(db).await;
         sweeper.sweep().await.unwrap();
         assert_eq!(broker.payloads(), ["late", "early"]);
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
     }
 
     async fn an_outage_spends_few_attempts_and_the_end_is_noticed(db: &TestDatabase) {
@@ -151,7 +151,7 @@ on_both!(TestMigrator;
         }
         make_due(db).await;
         while sweeper.sweep().await.unwrap().claimed > 0 {}
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
         assert_eq!(broker.numbers(), (0..50).collect::<Vec<_>>());
     }
 
@@ -186,7 +186,7 @@ on_both!(TestMigrator;
         let mut sweeper = sweeper(db, &broker);
         assert_eq!(sweeper.sweep().await.unwrap(), Sweep { claimed: 5, published: 4 });
         assert_eq!(broker.numbers(), [0, 1, 2, 3]);
-        assert_eq!(unprocessed(db).await, 2);
+        assert_eq!(waiting(db).await, 2);
         insert(db, &rows(1)).await;
         make_due(db).await;
         assert_eq!(sweeper.sweep().await.unwrap().published, 1, "still at full speed");
@@ -202,37 +202,19 @@ on_both!(TestMigrator;
         assert_eq!(broker.calls.load(Ordering::SeqCst), 1);
     }
 
-    async fn marking_twice_keeps_the_first_time(db: &TestDatabase) {
+    async fn what_is_gone_is_removed_again_without_an_error(db: &TestDatabase) {
         let written = rows(3);
         insert(db, &written).await;
-        let mark = |ids: Vec<uuid::Uuid>| {
-            db.transaction("mark", move |tx| {
-                Box::pin(async move { Ok::<_, DatabaseError>(mark_processed_batch(tx, OUTBOX, &ids).await?) })
+        let remove = |ids: Vec<uuid::Uuid>| {
+            db.transaction("remove", move |tx| {
+                Box::pin(async move { Ok::<_, DatabaseError>(remove_batch(tx, OUTBOX, &ids).await?) })
             })
         };
-        mark(vec![written[0].id]).await.unwrap();
-        execute(db, "UPDATE outbox_test SET processed_at_ms = 7 WHERE processed_at_ms IS NOT NULL").await;
-        mark(vec![written[1].id, written[0].id, uuid::Uuid::now_v7(), written[1].id]).await.unwrap();
-        mark(vec![]).await.unwrap();
-        assert_eq!(count(db, "outbox_test WHERE processed_at_ms = 7").await, 1);
-        assert_eq!(unprocessed(db).await, 1);
-    }
-
-    async fn pruning_takes_only_old_processed_rows_in_bounded_batches(db: &TestDatabase) {
-        let mut all = rows(PRUNE_BATCH_ROWS + 30);
-        // Written in 1970.
-        for row in &mut all {
-            row.id = uuid::Builder::from_unix_timestamp_millis(1, &rand::random()).into_uuid();
-        }
-        insert(db, &all).await;
-        execute(db, "UPDATE outbox_test SET processed_at_ms = 5 WHERE payload NOT IN ('1', '2')").await;
-        let now = database::now_ms_sql(db.backend());
-        execute(db, &format!("UPDATE outbox_test SET processed_at_ms = {now} WHERE payload = '2'")).await;
-        let pruner = Pruner::new((*db).clone(), PruneTarget::Outbox(OUTBOX), Duration::from_secs(3600));
-        let round = pruner.round().await.unwrap();
-        assert_eq!(round.rows as usize, all.len() - 2);
-        assert!(!round.cut_short);
-        assert_eq!(count(db, "outbox_test WHERE payload IN ('1', '2')").await, 2);
+        remove(vec![written[0].id]).await.unwrap();
+        remove(vec![written[1].id, written[0].id, uuid::Uuid::now_v7(), written[1].id]).await.unwrap();
+        remove(vec![]).await.unwrap();
+        assert_eq!(waiting(db).await, 1);
+        assert_eq!(count(db, "outbox_test WHERE payload = '2'").await, 1);
     }
 );
 

@@ -11,7 +11,7 @@ use messaging::{Gate, Relay, RelayHandle, RelayOptions, Sweeper, SweeperOptions}
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, eventually, execute, insert, make_due, rows, soon, unprocessed};
+use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, eventually, execute, insert, make_due, rows, soon, waiting};
 
 struct Running {
     relay: RelayHandle,
@@ -40,7 +40,7 @@ fn sweeper(db: &Database, broker: &Arc<OutboxBroker>) -> Sweeper {
 }
 
 on_both!(TestMigrator;
-    async fn committed_rows_are_published_once_and_marked(db: &TestDatabase) {
+    async fn committed_rows_are_published_once_and_removed(db: &TestDatabase) {
         let broker = OutboxBroker::new(Mode::Up);
         let running = start(db, &broker, RelayOptions::default(), &Gate::new());
         let all = rows(1_000);
@@ -48,15 +48,15 @@ on_both!(TestMigrator;
             insert(db, chunk).await;
             running.relay.committed(chunk.to_vec());
         }
-        eventually("all are marked", || async { unprocessed(db).await == 0 }).await;
+        eventually("all are removed", || async { waiting(db).await == 0 }).await;
         let in_order: Vec<_> = (0..all.len()).map(|n| n.to_string()).collect();
         assert_eq!(broker.payloads(), in_order);
         running.stop().await;
     }
 
-    async fn death_between_publish_and_mark_sends_twice_and_loses_nothing(db: &TestDatabase) {
+    async fn death_between_publish_and_removal_sends_twice_and_loses_nothing(db: &TestDatabase) {
         let broker = OutboxBroker::new(Mode::Up);
-        let never = RelayOptions { mark_after: Duration::from_secs(3600), ..RelayOptions::default() };
+        let never = RelayOptions { remove_after: Duration::from_secs(3600), ..RelayOptions::default() };
         let running = start(db, &broker, never, &Gate::new());
         let all = rows(20);
         insert(db, &all).await;
@@ -64,11 +64,11 @@ on_both!(TestMigrator;
         eventually("published", || async { broker.published().len() == 20 }).await;
         running.task.abort();
         let _ = running.task.await;
-        assert_eq!(unprocessed(db).await, 20);
+        assert_eq!(waiting(db).await, 20);
 
         make_due(db).await;
         sweeper(db, &broker).sweep().await.unwrap();
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
         let published = broker.published();
         assert_eq!(published.len(), 40);
         assert_eq!(published[..20], published[20..], "with the same event ids");
@@ -83,9 +83,9 @@ on_both!(TestMigrator;
         running.relay.committed(all);
         make_due(db).await;
         eventually("both have tried", || async { broker.calls.load(Ordering::SeqCst) > 5 }).await;
-        assert_eq!(unprocessed(db).await, 300);
+        assert_eq!(waiting(db).await, 300);
         broker.set(Mode::Up);
-        eventually("all are marked", || async { unprocessed(db).await == 0 }).await;
+        eventually("all are removed", || async { waiting(db).await == 0 }).await;
         let mut numbers = broker.numbers();
         numbers.dedup();
         assert_eq!(numbers, (0..300).collect::<Vec<_>>());
@@ -103,19 +103,19 @@ on_both!(TestMigrator;
         // Not even async: it cannot wait.
         running.relay.committed(all);
         gate.open();
-        eventually("the queue is drained", || async { unprocessed(db).await < 100 }).await;
+        eventually("the queue is drained", || async { waiting(db).await < 100 }).await;
         let by_relay = broker.published().len();
         assert!((10..=20).contains(&by_relay), "{by_relay}");
         make_due(db).await;
         sweeper(db, &broker).sweep().await.unwrap();
         running.stop().await;
-        assert_eq!(unprocessed(db).await, 0);
+        assert_eq!(waiting(db).await, 0);
         let mut numbers = broker.numbers();
         numbers.dedup();
         assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     }
 
-    async fn marks_are_made_later_when_the_table_cannot_be_reached(db: &TestDatabase) {
+    async fn rows_are_removed_later_when_the_table_cannot_be_reached(db: &TestDatabase) {
         let broker = OutboxBroker::new(Mode::Up);
         let running = start(db, &broker, RelayOptions::default(), &Gate::new());
         let all = rows(10);
@@ -123,11 +123,11 @@ on_both!(TestMigrator;
         execute(db, "ALTER TABLE outbox_test RENAME TO away").await;
         running.relay.committed(all);
         eventually("published", || async { broker.published().len() == 10 }).await;
-        // Long enough for the first try in most runs; whether it is seen or not, the rows end up marked.
+        // Long enough for the first try in most runs; whether it is seen or not, the rows end up removed.
         tokio::task::yield_now().await;
         execute(db, "ALTER TABLE away RENAME TO outbox_test").await;
-        eventually("marked", || async { unprocessed(db).await == 0 }).await;
-        assert_eq!(broker.published().len(), 10, "marking again does not publish again");
+        eventually("removed", || async { waiting(db).await == 0 }).await;
+        assert_eq!(broker.published().len(), 10, "removing again does not publish again");
         running.stop().await;
     }
 );
@@ -145,9 +145,9 @@ async fn publishing_does_not_wait_for_earlier_acknowledgements() {
     let in_flight = broker.payloads();
     assert!((3..=30).contains(&in_flight.len()), "bounded: {}", in_flight.len());
     assert_eq!(in_flight, (0..in_flight.len()).map(|n| n.to_string()).collect::<Vec<_>>(), "in order");
-    assert_eq!(unprocessed(&db).await, 100, "nothing is marked before its acknowledgement");
+    assert_eq!(waiting(&db).await, 100, "nothing is removed before its acknowledgement");
     broker.set(Mode::Up);
-    eventually("all are marked", || async { unprocessed(&db).await == 0 }).await;
+    eventually("all are removed", || async { waiting(&db).await == 0 }).await;
     assert_eq!(broker.numbers(), (0..100).collect::<Vec<_>>());
     running.stop().await;
 }
@@ -171,15 +171,15 @@ async fn a_broker_that_never_answers_does_not_stop_the_relay_for_ever() {
     let later = rows(5);
     insert(&db, &later).await;
     running.relay.committed(later);
-    eventually("later rows are marked", || async { unprocessed(&db).await <= 30 }).await;
+    eventually("later rows are removed", || async { waiting(&db).await <= 30 }).await;
     make_due(&db).await;
     sweeper(&db, &broker).sweep().await.unwrap();
-    assert_eq!(unprocessed(&db).await, 0);
+    assert_eq!(waiting(&db).await, 0);
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutting_down_publishes_and_marks_what_was_handed_over() {
+async fn shutting_down_publishes_and_removes_what_was_handed_over() {
     let db = sqlite::<TestMigrator>().await;
     let broker = OutboxBroker::new(Mode::Up);
     let gate = Gate::new_closed();
@@ -191,7 +191,7 @@ async fn shutting_down_publishes_and_marks_what_was_handed_over() {
     running.shutdown.cancel();
     gate.open();
     running.stop().await;
-    assert_eq!(unprocessed(&db).await, 0);
+    assert_eq!(waiting(&db).await, 0);
     assert_eq!(broker.published().len(), 2_000);
     relay.committed(rows(1));
     assert_eq!(broker.published().len(), 2_000, "too late: left to the sweeper");
@@ -207,7 +207,7 @@ async fn shutting_down_ends_also_when_the_broker_never_answers() {
     insert(&db, &all).await;
     running.relay.committed(all);
     running.stop().await;
-    assert_eq!(unprocessed(&db).await, 10);
+    assert_eq!(waiting(&db).await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,6 +224,6 @@ async fn a_closed_gate_stops_publishing_between_two_batches() {
     soon("still quiet", gate.quiet()).await;
     assert!(broker.published().is_empty());
     gate.open();
-    eventually("marked", || async { unprocessed(&db).await == 0 }).await;
+    eventually("removed", || async { waiting(&db).await == 0 }).await;
     running.stop().await;
 }

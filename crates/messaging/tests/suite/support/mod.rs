@@ -11,7 +11,7 @@ use migrations::BrokerLogMigrator;
 
 pub(crate) use broker::{Mode, OutboxBroker, TestBroker};
 pub(crate) use handler::{RunningLoop, TestHandler, event, event_with_id, run_loop, run_loop_of};
-pub(crate) use tables::{INBOX, OUTBOX, TestMigrator, applied, count, execute, insert, make_due, row, rows, unprocessed};
+pub(crate) use tables::{INBOX, OUTBOX, TestMigrator, applied, count, execute, insert, make_due, row, rows, waiting};
 
 /// Far more than anything here takes: reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
