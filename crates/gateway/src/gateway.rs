@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_graphql::{Data, Executor, IntrospectionMode, Request, Response};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -153,7 +153,8 @@ impl Executor for Gateway {
     }
 
     fn execute_stream(&self, request: Request, session: Option<Arc<Data>>) -> BoxStream<'static, Response> {
-        stream::once(self.clone().open(request, session).instrument(operation_span())).flatten().boxed()
+        // Boxed, so that a subscription does not keep the room that opening it took.
+        stream::once(self.clone().open(request, session).instrument(operation_span()).boxed()).flatten().boxed()
     }
 }
 

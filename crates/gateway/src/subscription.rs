@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use async_graphql::{Response, Value};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use tracing::Instrument;
 
 use crate::data::Object;
@@ -43,7 +43,9 @@ pub(crate) fn events(gateway: Arc<Inner>, prepared: Prepared, caller: Caller) ->
         let event = subscription.source.next().await?;
         let last = is_failure(&event);
         let Subscription { gateway, prepared, caller, .. } = &subscription;
-        let response = respond(gateway, prepared, caller, event).instrument(tracing::info_span!("graphql.event")).await;
+        // Boxed, so that it takes room only while there is an event.
+        let response = respond(gateway, prepared, caller, event).boxed();
+        let response = response.instrument(tracing::info_span!("graphql.event")).await;
         Some((response, (!last).then_some(subscription)))
     })
     .boxed()

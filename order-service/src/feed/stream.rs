@@ -43,7 +43,8 @@ pub fn of_order(feed: Feed, database: Database, order: OrderId) -> impl Stream<I
         let mut version = 0;
         loop {
             let mut attachment = attach(&feed, Topic::Order(order)).await?;
-            let missed = find::events_since_version(database.reader(), order, version).await?;
+            // Boxed, here and below: a subscriber that waits does not keep the room that reading took.
+            let missed = Box::pin(find::events_since_version(database.reader(), order, version)).await?;
             // At first only the current state; after having been cut off, every change that was missed.
             let skip = if version == 0 { missed.len().saturating_sub(1) } else { 0 };
             if version == 0 && missed.is_empty() {
@@ -79,14 +80,14 @@ pub fn of_user(
 ) -> impl Stream<Item = Result<Arc<EventAndOrder>, FeedError>> {
     try_stream! {
         if let Some(after) = after {
-            check(find::cursor(database.reader()).await?, after)?;
+            check(Box::pin(find::cursor(database.reader())).await?, after)?;
         }
         let mut seen = after;
         loop {
             let mut attachment = attach(&feed, Topic::User(user.clone())).await?;
             let mut position = seen.unwrap_or(attachment.position);
             loop {
-                let past = find::events_of_user(database.reader(), &user, position, REPLAY_EVENTS).await?;
+                let past = Box::pin(find::events_of_user(database.reader(), &user, position, REPLAY_EVENTS)).await?;
                 let more = past.len() as u64 == REPLAY_EVENTS;
                 for event in past {
                     position = event.position;

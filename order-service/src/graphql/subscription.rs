@@ -35,7 +35,8 @@ impl Subscription {
         viewer(ctx).user()?;
         let not_found = || GraphqlError::new(ErrorCode::NotFound, "no such order");
         let id: OrderId = order_id.parse().map_err(|_| not_found())?;
-        let order = loader::order(ctx, id).await?.ok_or_else(not_found)?;
+        // Boxed, so that the subscription does not keep its room.
+        let order = Box::pin(loader::order(ctx, id)).await?.ok_or_else(not_found)?;
         let services = ctx.data::<Services>().map_err(|_| GraphqlError::internal())?;
         let events = stream::of_order(services.feed.clone(), services.database.clone(), order.id);
         Ok(events.map(to_object))
