@@ -3,19 +3,20 @@
 //! Calls take turns at handing their records over, in the order in which they were first polled, so that records of one
 //! key keep that order even when the queue is full. Waiting for the answers is then done side by side.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message as _};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::error::{broker_error, topic_error};
-use super::{KafkaOptionsError, drop_aside, log};
+use super::{KafkaOptionsError, log};
 use crate::broker::{BrokerError, max_record_bytes};
 use crate::message::Record;
 
@@ -27,13 +28,52 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// few large ones.
 const RECORD_MEMORY_BYTES: usize = 512;
 
-pub(super) type Producer = ThreadedProducer<Answering>;
+/// A producer whose delivery reports are taken by a thread of its own, which ends, and destroys the producer, when this is dropped.
+///
+/// In place of rdkafka's `ThreadedProducer`: librdkafka counts in milliseconds, so the last part of a millisecond of each poll is spent
+/// spinning, and that one polls ten times a second, for ever.
+pub(super) struct Producer {
+    producer: Arc<BaseProducer<Answering>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Reports end a wait at once. So this is only how long a producer outlives its last user.
+const POLL: Duration = Duration::from_secs(2);
+
+impl Producer {
+    fn start(config: &ClientConfig, context: Answering) -> Result<Self, KafkaError> {
+        let producer = Arc::new(config.create_with_context::<_, BaseProducer<_>>(context)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (polled, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
+        let poll = move || {
+            while !stopped.load(Ordering::Acquire) {
+                polled.poll(POLL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll);
+        thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { producer, stop })
+    }
+}
+
+impl Deref for Producer {
+    type Target = BaseProducer<Answering>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.producer
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
 
 pub(super) struct Publisher {
     config: ClientConfig,
     delivery_timeout: Duration,
-    /// `None` only while being dropped.
-    producer: Mutex<Option<Arc<Producer>>>,
+    producer: Mutex<Arc<Producer>>,
     turn: tokio::sync::Mutex<()>,
     room: Arc<Semaphore>,
 }
@@ -44,7 +84,7 @@ impl Publisher {
     pub(super) fn start(config: ClientConfig, delivery_timeout: Duration) -> Result<Self, KafkaOptionsError> {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         let producer = create(&config, &room).map_err(|error| KafkaOptionsError::invalid(&error))?;
-        let producer = Mutex::new(Some(Arc::new(producer)));
+        let producer = Mutex::new(Arc::new(producer));
         Ok(Self { config, delivery_timeout, producer, turn: tokio::sync::Mutex::new(()), room })
     }
 
@@ -55,13 +95,10 @@ impl Publisher {
     /// If there is no making a new one now.
     pub(super) fn producer(&self) -> Result<Arc<Producer>, BrokerError> {
         let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        let producer = current.as_ref().ok_or(BrokerError::Closed)?;
-        let Some((error, reason)) = producer.client().fatal_error() else { return Ok(Arc::clone(producer)) };
+        let Some((error, reason)) = current.client().fatal_error() else { return Ok(Arc::clone(&current)) };
         tracing::warn!(%error, reason, "the Kafka producer gave up; starting a new one");
         let fresh = Arc::new(create(&self.config, &self.room).map_err(broker_error)?);
-        if let Some(old) = current.replace(Arc::clone(&fresh)) {
-            drop_aside(old);
-        }
+        *current = Arc::clone(&fresh);
         Ok(fresh)
     }
 
@@ -115,14 +152,8 @@ impl Publisher {
     }
 }
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        drop_aside(self.producer.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
 fn create(config: &ClientConfig, room: &Arc<Semaphore>) -> Result<Producer, KafkaError> {
-    config.create_with_context(Answering { room: Arc::clone(room) })
+    Producer::start(config, Answering { room: Arc::clone(room) })
 }
 
 fn hand_over(producer: &Producer, record: &Record, permit: SemaphorePermit<'_>, call: &Arc<Call>, index: usize) {
