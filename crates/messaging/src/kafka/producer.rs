@@ -3,8 +3,7 @@
 //! Calls take turns at handing their records over, in the order in which they were first polled, so that records of one
 //! key keep that order even when the queue is full. Waiting for the answers is then done side by side.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,47 +27,10 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// few large ones.
 const RECORD_MEMORY_BYTES: usize = 512;
 
-/// A producer whose delivery reports are taken by a thread of its own, which ends, and destroys the producer, when this is dropped.
-///
-/// In place of rdkafka's `ThreadedProducer`: librdkafka counts in milliseconds, so the last part of a millisecond of each poll is spent
-/// spinning, and that one polls ten times a second, for ever.
-pub(super) struct Producer {
-    producer: Arc<BaseProducer<Answering>>,
-    stop: Arc<AtomicBool>,
-}
+pub(super) type Producer = BaseProducer<Answering>;
 
 /// Reports end a wait at once. So this is only how long a producer outlives its last user.
 const POLL: Duration = Duration::from_secs(2);
-
-impl Producer {
-    fn start(config: &ClientConfig, context: Answering) -> Result<Self, KafkaError> {
-        let producer = Arc::new(config.create_with_context::<_, BaseProducer<_>>(context)?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (polled, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
-        let poll = move || {
-            while !stopped.load(Ordering::Acquire) {
-                polled.poll(POLL);
-            }
-        };
-        let thread = std::thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll);
-        thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { producer, stop })
-    }
-}
-
-impl Deref for Producer {
-    type Target = BaseProducer<Answering>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.producer
-    }
-}
-
-impl Drop for Producer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-    }
-}
 
 pub(super) struct Publisher {
     config: ClientConfig,
@@ -84,7 +46,7 @@ impl Publisher {
     pub(super) fn start(config: ClientConfig, delivery_timeout: Duration) -> Result<Self, KafkaOptionsError> {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         let producer = create(&config, &room).map_err(|error| KafkaOptionsError::invalid(&error))?;
-        let producer = Mutex::new(Arc::new(producer));
+        let producer = Mutex::new(producer);
         Ok(Self { config, delivery_timeout, producer, turn: tokio::sync::Mutex::new(()), room })
     }
 
@@ -97,7 +59,7 @@ impl Publisher {
         let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((error, reason)) = current.client().fatal_error() else { return Ok(Arc::clone(&current)) };
         tracing::warn!(%error, reason, "the Kafka producer gave up; starting a new one");
-        let fresh = Arc::new(create(&self.config, &self.room).map_err(broker_error)?);
+        let fresh = create(&self.config, &self.room).map_err(broker_error)?;
         *current = Arc::clone(&fresh);
         Ok(fresh)
     }
@@ -152,8 +114,22 @@ impl Publisher {
     }
 }
 
-fn create(config: &ClientConfig, room: &Arc<Semaphore>) -> Result<Producer, KafkaError> {
-    Producer::start(config, Answering { room: Arc::clone(room) })
+/// A producer, and a thread that takes its delivery reports until nobody else has it, and then destroys it.
+///
+/// In place of rdkafka's `ThreadedProducer`: librdkafka counts in milliseconds, so the last part of a millisecond of each poll is spent
+/// spinning, and that one polls ten times a second, for ever.
+fn create(config: &ClientConfig, room: &Arc<Semaphore>) -> Result<Arc<Producer>, KafkaError> {
+    let producer: Producer = config.create_with_context(Answering { room: Arc::clone(room) })?;
+    let producer = Arc::new(producer);
+    let polled = Arc::clone(&producer);
+    let poll = move || {
+        while Arc::strong_count(&polled) > 1 {
+            polled.poll(POLL);
+        }
+    };
+    let thread = std::thread::Builder::new().name("kafka-producer".to_owned()).spawn(poll);
+    thread.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+    Ok(producer)
 }
 
 fn hand_over(producer: &Producer, record: &Record, permit: SemaphorePermit<'_>, call: &Arc<Call>, index: usize) {
