@@ -1,7 +1,7 @@
 //! Tables of the delivery guarantees, with the columns that the `messaging` crate reads and writes.
 
 use sea_orm::DbErr;
-use sea_orm_migration::SchemaManager;
+use sea_orm_migration::prelude::*;
 
 use crate::dialect::execute;
 
@@ -51,16 +51,33 @@ pub(crate) async fn index_only_what_waits(manager: &SchemaManager<'_>, table: &s
 }
 
 /// A row is in an outbox until it is acknowledged: then it is removed, which writes no second version of it and leaves nothing to be
-/// removed later. `event` keeps the index of events, by which Order Service finds tasks that still wait.
-pub(crate) async fn keep_only_what_waits(manager: &SchemaManager<'_>, table: &str, event: bool) -> Result<(), DbErr> {
-    let event = if event { format!("CREATE INDEX {table}_event ON {table} (event_id);") } else { String::new() };
-    let sql = format!(
-        "DELETE FROM {table} WHERE processed_at_ms IS NOT NULL;
-         DROP INDEX {table}_due;
-         DROP INDEX {table}_event;
-         ALTER TABLE {table} DROP COLUMN processed_at_ms;
-         CREATE INDEX {table}_due ON {table} (next_attempt_at_ms);
-         {event}"
-    );
-    execute(manager, &sql).await
+/// removed later.
+pub(crate) struct KeepOnlyWhatWaits {
+    pub(crate) name: &'static str,
+    pub(crate) table: &'static str,
+    /// Keeps the index of events, by which Order Service finds tasks that still wait.
+    pub(crate) events: bool,
+}
+
+impl MigrationName for KeepOnlyWhatWaits {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for KeepOnlyWhatWaits {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let table = self.table;
+        let events = if self.events { format!("CREATE INDEX {table}_event ON {table} (event_id);") } else { String::new() };
+        let sql = format!(
+            "DELETE FROM {table} WHERE processed_at_ms IS NOT NULL;
+             DROP INDEX {table}_due;
+             DROP INDEX {table}_event;
+             ALTER TABLE {table} DROP COLUMN processed_at_ms;
+             CREATE INDEX {table}_due ON {table} (next_attempt_at_ms);
+             {events}"
+        );
+        execute(manager, &sql).await
+    }
 }

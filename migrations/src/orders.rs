@@ -4,7 +4,7 @@ use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    delivery::{create_outbox, index_only_what_waits, keep_only_what_waits},
+    delivery::{KeepOnlyWhatWaits, create_outbox, index_only_what_waits},
     dialect::execute,
 };
 
@@ -15,9 +15,12 @@ pub struct OrdersMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for OrdersMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreateOrders), Box::new(SettleInPlace), Box::new(TraceEvents), Box::new(OutboxOfWhatWaits)]
+        vec![Box::new(CreateOrders), Box::new(SettleInPlace), Box::new(TraceEvents), Box::new(OUTBOX)]
     }
 }
+
+const OUTBOX: KeepOnlyWhatWaits =
+    KeepOnlyWhatWaits { name: "orders_0004_outbox_of_what_waits", table: "outbox_orders", events: true };
 
 struct CreateOrders;
 
@@ -183,20 +186,5 @@ impl MigrationName for TraceEvents {
 impl MigrationTrait for TraceEvents {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         execute(manager, "ALTER TABLE order_events ADD COLUMN traceparent TEXT;").await
-    }
-}
-
-struct OutboxOfWhatWaits;
-
-impl MigrationName for OutboxOfWhatWaits {
-    fn name(&self) -> &'static str {
-        "orders_0004_outbox_of_what_waits"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for OutboxOfWhatWaits {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        keep_only_what_waits(manager, "outbox_orders", true).await
     }
 }

@@ -4,7 +4,7 @@ use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    delivery::{create_inbox, create_outbox, index_only_what_waits, keep_only_what_waits},
+    delivery::{KeepOnlyWhatWaits, create_inbox, create_outbox, index_only_what_waits},
     dialect::{execute, make_immutable},
 };
 
@@ -15,9 +15,12 @@ pub struct PaymentsMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for PaymentsMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreatePayments), Box::new(DebitInPlace), Box::new(OutboxOfWhatWaits)]
+        vec![Box::new(CreatePayments), Box::new(DebitInPlace), Box::new(OUTBOX)]
     }
 }
+
+const OUTBOX: KeepOnlyWhatWaits =
+    KeepOnlyWhatWaits { name: "payments_0003_outbox_of_what_waits", table: "outbox_payments", events: false };
 
 struct CreatePayments;
 
@@ -124,20 +127,5 @@ impl MigrationTrait for DebitInPlace {
             execute(manager, IN_PLACE_ON_POSTGRES).await?;
         }
         index_only_what_waits(manager, "outbox_payments").await
-    }
-}
-
-struct OutboxOfWhatWaits;
-
-impl MigrationName for OutboxOfWhatWaits {
-    fn name(&self) -> &'static str {
-        "payments_0003_outbox_of_what_waits"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for OutboxOfWhatWaits {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        keep_only_what_waits(manager, "outbox_payments", false).await
     }
 }
