@@ -262,6 +262,22 @@ impl<'a, R> Columns<'a, R> {
     }
 }
 
+/// A condition: the column's value is one that `query` answers.
+///
+/// On PostgreSQL the query runs once, and its rows are looked up in the column's index, whatever the planner believes about the table's size.
+/// With `IN (SELECT …)` it may read the whole table for each of them: tables of what waits are often empty when they are analyzed.
+///
+/// ```
+/// let due = database::array::is_one_of(sea_orm::DbBackend::Postgres, "id", "SELECT id FROM due");
+/// assert_eq!(due, "id = ANY(ARRAY(SELECT id FROM due))");
+/// ```
+pub fn is_one_of(backend: DbBackend, column: &str, query: &str) -> String {
+    match backend {
+        DbBackend::Postgres => format!("{column} = ANY(ARRAY({query}))"),
+        _ => format!("{column} IN ({query})"),
+    }
+}
+
 fn json(value: Option<Value>) -> Json {
     match value {
         Some(Value::Uuid(Some(id))) => Json::from(id.simple().to_string()),

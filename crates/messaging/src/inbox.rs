@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use database::array::Columns;
+use database::array::{Columns, is_one_of};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
 
@@ -69,15 +69,10 @@ pub async fn prune_claims_batch<C: ConnectionTrait>(
 ) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let now = database::now_ms_sql(backend);
-    let old = format!("SELECT message_id FROM {table} WHERE received_at_ms < {now} - $2 ORDER BY received_at_ms LIMIT $1");
-    let sql = match backend {
-        // Materialized, because a plan may otherwise run a limited subquery once per row. What another replica removes is skipped.
-        DbBackend::Postgres => format!(
-            "WITH old AS MATERIALIZED ({old} FOR UPDATE SKIP LOCKED)
-             DELETE FROM {table} AS t USING old WHERE t.message_id = old.message_id"
-        ),
-        _ => format!("DELETE FROM {table} WHERE message_id IN ({old})"),
-    };
+    // What another replica removes is skipped.
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let old = format!("SELECT message_id FROM {table} WHERE received_at_ms < {now} - $2 ORDER BY received_at_ms LIMIT $1 {skip}");
+    let sql = format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "message_id", &old));
     let values = [bigint(limit), millis(retention).into()];
     Ok(tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected())
 }

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use database::array::Columns;
+use database::array::{Columns, is_one_of};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
@@ -129,9 +129,10 @@ pub async fn remove_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &
     // In one order everywhere, so that a relay and a sweeper removing the same rows cannot deadlock.
     let mut ids = ids.to_vec();
     ids.sort_unstable();
-    let statement = Columns::new(tx.get_database_backend(), &ids)
-        .uuid("id", |id| *id)
-        .statement(|rows| format!("DELETE FROM {table} WHERE id IN (SELECT r.id FROM {rows} AS r)"));
+    let backend = tx.get_database_backend();
+    let statement = Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
+        format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "id", &format!("SELECT r.id FROM {rows} AS r")))
+    });
     tx.execute_raw(statement).await?;
     Ok(())
 }
@@ -175,19 +176,14 @@ pub(crate) async fn claim_due_batch<C: ConnectionTrait>(
         _ => ("MIN", format!("($2 << MIN(o.attempts, {MAX_DOUBLINGS}))")),
     };
     let set = format!("attempts = o.attempts + 1, next_attempt_at_ms = {now} + {least}($3, {shifted})");
-    let due = format!(
-        "SELECT id FROM {table} WHERE next_attempt_at_ms <= {now}
-         ORDER BY next_attempt_at_ms LIMIT $1"
+    // On SQLite there is one writer at a time, and nobody to skip.
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let due = format!("SELECT id FROM {table} WHERE next_attempt_at_ms <= {now} ORDER BY next_attempt_at_ms LIMIT $1 {skip}");
+    let sql = format!(
+        "UPDATE {table} AS o SET {set} WHERE {}
+         RETURNING id, event_id, topic, message_key, headers, payload, attempts",
+        is_one_of(backend, "id", &due)
     );
-    let returning = "RETURNING o.id, o.event_id, o.topic, o.message_key, o.headers, o.payload, o.attempts";
-    let sql = match backend {
-        DbBackend::Postgres => format!(
-            "WITH due AS MATERIALIZED ({due} FOR UPDATE SKIP LOCKED)
-             UPDATE {table} AS o SET {set} FROM due WHERE o.id = due.id {returning}"
-        ),
-        // One writer at a time: there is nobody to skip. SQLite knows no alias in RETURNING.
-        _ => format!("UPDATE {table} AS o SET {set} WHERE o.id IN ({due}) {}", returning.replace("o.", "")),
-    };
     let values = [bigint(limit), millis(retry.min).into(), millis(retry.max).into()];
     let found = tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     let mut rows = Vec::with_capacity(found.len());

@@ -24,7 +24,7 @@ use super::{
     entity,
     event::NewEvent,
 };
-use database::array::Columns;
+use database::array::{Columns, is_one_of};
 
 /// An order is sent again when it has been PENDING for this long: far longer than a healthy payment takes.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -57,7 +57,10 @@ pub(super) fn insert(backend: DbBackend, orders: &[Order]) -> Statement {
 /// These orders are decided. Part of the transaction that settles them.
 pub(super) fn delete(backend: DbBackend, decided: &[NewEvent]) -> Statement {
     let rows = Columns::new(backend, decided).uuid("order_id", |event| event.order_id.0);
-    rows.statement(|rows| format!("DELETE FROM pending_orders WHERE order_id IN (SELECT r.order_id FROM {rows} AS r)"))
+    rows.statement(|rows| {
+        let decided = format!("SELECT r.order_id FROM {rows} AS r");
+        format!("DELETE FROM pending_orders WHERE {}", is_one_of(backend, "order_id", &decided))
+    })
 }
 
 /// One round.
@@ -112,11 +115,13 @@ async fn take_due_batch(tx: &DatabaseTransaction) -> Result<Vec<Due>, DbErr> {
     let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     let (first, longest) = (FIRST_AFTER.as_millis(), LONGEST_INTERVAL.as_millis());
     let least = if backend == DbBackend::Postgres { "LEAST" } else { "MIN" };
+    let due = format!("SELECT order_id FROM pending_orders WHERE resend_at_ms <= {now} ORDER BY resend_at_ms LIMIT $1 {skip}");
     let sql = format!(
         "UPDATE pending_orders SET resends = resends + 1,
                 resend_at_ms = {now} + {least}({first} * (1 << {least}(resends + 1, 10)), {longest})
-         WHERE order_id IN (SELECT order_id FROM pending_orders WHERE resend_at_ms <= {now} ORDER BY resend_at_ms LIMIT $1 {skip})
-         RETURNING order_id, resends"
+         WHERE {}
+         RETURNING order_id, resends",
+        is_one_of(backend, "order_id", &due)
     );
     let claimed = tx.query_all_raw(Statement::from_sql_and_values(backend, sql, [BATCH.into()])).await?;
     let resends = claimed
@@ -135,9 +140,11 @@ async fn waiting_batch(tx: &DatabaseTransaction, due: &[Due]) -> Result<Vec<Even
     if due.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = Columns::new(tx.get_database_backend(), due).uuid("event_id", |due| due.order.task_event_id.0);
+    let backend = tx.get_database_backend();
+    let ids = Columns::new(backend, due).uuid("event_id", |due| due.order.task_event_id.0);
     let statement = ids.statement(|ids| {
-        format!("SELECT DISTINCT o.event_id FROM {ids} AS r JOIN outbox_orders AS o ON o.event_id = r.event_id")
+        let events = format!("SELECT r.event_id FROM {ids} AS r");
+        format!("SELECT DISTINCT event_id FROM {OUTBOX} WHERE {}", is_one_of(backend, "event_id", &events))
     });
     let waiting = Waiting::find_by_statement(statement).all(tx).await?;
     Ok(waiting.into_iter().map(|row| row.event_id).collect())

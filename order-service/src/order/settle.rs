@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
-use database::{Writes, array::Columns};
+use database::{
+    Writes,
+    array::{Columns, is_one_of},
+};
 use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Statement};
 
@@ -117,8 +120,8 @@ async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Res
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let statement = ids.statement(|ids| {
         format!(
-            "SELECT id, user_id, status, rejection_reason, version FROM orders
-                 WHERE id IN (SELECT r.id FROM {ids} AS r) ORDER BY id {lock}"
+            "SELECT id, user_id, status, rejection_reason, version FROM orders WHERE {} ORDER BY id {lock}",
+            is_one_of(backend, "id", &format!("SELECT r.id FROM {ids} AS r"))
         )
     });
     let orders = Decidable::find_by_statement(statement).all(tx).await?;

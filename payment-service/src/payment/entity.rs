@@ -1,6 +1,6 @@
 //! The table `payments` and how it is read and written.
 
-use database::array::Columns;
+use database::array::{Columns, is_one_of};
 use schema::{
     CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
     UserId,
@@ -63,8 +63,11 @@ impl Model {
 
 /// The decisions of these orders, in no order; undecided orders are left out. The orders must be distinct.
 pub async fn payments_batch(db: &impl ConnectionTrait, orders: &[OrderId]) -> Result<Vec<Model>, DbErr> {
-    let rows = Columns::new(db.get_database_backend(), orders).uuid("order_id", |id| id.0);
-    let statement = rows.statement(|rows| format!("SELECT p.* FROM {rows} AS r JOIN payments AS p ON p.order_id = r.order_id"));
+    let backend = db.get_database_backend();
+    let rows = Columns::new(backend, orders).uuid("order_id", |id| id.0);
+    let statement = rows.statement(|rows| {
+        format!("SELECT * FROM payments WHERE {}", is_one_of(backend, "order_id", &format!("SELECT r.order_id FROM {rows} AS r")))
+    });
     Entity::find().from_raw_sql(statement).all(db).await
 }
 

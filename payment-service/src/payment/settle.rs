@@ -15,7 +15,10 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use database::{Writes, array::Columns};
+use database::{
+    Writes,
+    array::{Columns, is_one_of},
+};
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
 use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
@@ -106,7 +109,8 @@ async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Resu
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
     let rows = Columns::new(backend, users).text("user_id", UserId::as_str);
     let statement = rows.statement(|rows| {
-        format!("SELECT a.* FROM accounts AS a WHERE a.user_id IN (SELECT r.user_id FROM {rows} AS r) ORDER BY a.id {lock}")
+        let users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
+        format!("SELECT a.* FROM accounts AS a WHERE {users} ORDER BY a.id {lock}")
     });
     Accounts::find().from_raw_sql(statement).all(tx).await
 }
