@@ -6,7 +6,7 @@ mod common;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use common::create_order;
-use database::{Database, DatabaseError, Writes, testing::on_both};
+use database::{Database, DatabaseError, Writes, array::Columns, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::{
     feed::{
@@ -66,8 +66,8 @@ where
 }
 
 async fn append(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DatabaseError> {
-    let mut writes = Writes::new(tx.get_database_backend());
-    event::append(&mut writes, events);
+    let mut writes = Writes::over("events", event::columns(Columns::new(tx.get_database_backend(), events)));
+    event::append_from(&mut writes, "events");
     writes.run_in_tx(tx).await?;
     Ok(())
 }

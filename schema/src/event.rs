@@ -116,12 +116,19 @@ pub enum PaymentOutcome {
     Rejected,
 }
 
-impl std::fmt::Display for PaymentOutcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl PaymentOutcome {
+    /// As stored and sent.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Paid => "PAID",
             Self::Rejected => "REJECTED",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for PaymentOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -25,6 +25,9 @@
 //!
 //! The table has one column more, `ord`, counting the rows from 1 in the order of the slice.
 //! (SQLite needs the `WHERE true` to tell `ON CONFLICT` from a join's `ON`.)
+//!
+//! Every column costs PostgreSQL an array to take apart, so several writes of the same rows share one table: see
+//! [`Writes::over`](crate::Writes::over).
 
 use sea_orm::sea_query::ArrayType;
 use sea_orm::{DbBackend, Statement, Value};
@@ -39,7 +42,7 @@ pub struct Columns<'a, R> {
     rows: &'a [R],
     /// `name` and how SQLite reads the column, or PostgreSQL writes it.
     columns: Vec<Column>,
-    /// PostgreSQL: one array per column (two for a nullable one).
+    /// PostgreSQL: one array per column.
     arrays: Vec<Value>,
     /// SQLite: one JSON array per row.
     json: Vec<Vec<Json>>,
@@ -57,7 +60,6 @@ enum Kind {
     Uuid,
     Int,
     BigInt,
-    Bool,
     Text,
     Bytes,
 }
@@ -68,7 +70,6 @@ impl Kind {
             Self::Uuid => "uuid",
             Self::Int => "int",
             Self::BigInt => "bigint",
-            Self::Bool => "boolean",
             Self::Text => "text",
             Self::Bytes => "bytea",
         }
@@ -79,56 +80,57 @@ impl Kind {
             Self::Uuid => ArrayType::Uuid,
             Self::Int => ArrayType::Int,
             Self::BigInt => ArrayType::BigInt,
-            Self::Bool => ArrayType::Bool,
             Self::Text => ArrayType::String,
             Self::Bytes => ArrayType::Bytes,
         }
     }
 
-    /// What stands in an array where the value is NULL; a second array says so.
+    /// What stands for NULL: drivers send no arrays with holes.
     fn placeholder(self) -> Value {
         match self {
             Self::Uuid => Uuid::nil().into(),
             Self::Int => 0_i32.into(),
             Self::BigInt => 0_i64.into(),
-            Self::Bool => false.into(),
             Self::Text => String::new().into(),
             Self::Bytes => Vec::<u8>::new().into(),
         }
     }
+
+    /// The placeholder as PostgreSQL writes it.
+    fn placeholder_sql(self) -> String {
+        match self {
+            Self::Uuid => format!("'{}'::uuid", Uuid::nil()),
+            Self::Int | Self::BigInt => "0".to_owned(),
+            Self::Text => "''".to_owned(),
+            Self::Bytes => "''::bytea".to_owned(),
+        }
+    }
 }
 
-macro_rules! columns {
-    ($($(#[$doc:meta])* $required:ident, $optional:ident: $type:ty => $kind:ident;)*) => {
-        $(
-            #[doc = concat!("A column that is never NULL: ", stringify!($type), ".")]
-            $(#[$doc])*
-            #[must_use]
-            pub fn $required<T: Into<$type>>(
-                self,
-                name: &'static str,
-                value: impl Fn(&'a R) -> T,
-            ) -> Self {
-                self.column(name, Kind::$kind, false, |row| {
-                    let value: $type = value(row).into();
-                    Some(Value::from(value))
-                })
-            }
+macro_rules! required {
+    ($($name:ident: $type:ty => $kind:ident;)*) => {$(
+        #[doc = concat!("A column that is never NULL: ", stringify!($type), ".")]
+        #[must_use]
+        pub fn $name<T: Into<$type>>(self, name: &'static str, value: impl Fn(&'a R) -> T) -> Self {
+            self.column(name, Kind::$kind, false, |row| {
+                let value: $type = value(row).into();
+                Some(Value::from(value))
+            })
+        }
+    )*};
+}
 
-            #[doc = concat!("A column that may be NULL: ", stringify!($type), ".")]
-            #[must_use]
-            pub fn $optional<T: Into<$type>>(
-                self,
-                name: &'static str,
-                value: impl Fn(&'a R) -> Option<T>,
-            ) -> Self {
-                self.column(name, Kind::$kind, true, |row| {
-                    let value: Option<$type> = value(row).map(Into::into);
-                    value.map(Value::from)
-                })
-            }
-        )*
-    };
+macro_rules! optional {
+    ($($name:ident: $type:ty => $kind:ident, $empty:literal;)*) => {$(
+        #[doc = concat!("A column that may be NULL: ", stringify!($type), ". ", $empty, " counts as NULL.")]
+        #[must_use]
+        pub fn $name<T: Into<$type>>(self, name: &'static str, value: impl Fn(&'a R) -> Option<T>) -> Self {
+            self.column(name, Kind::$kind, true, |row| {
+                let value: $type = value(row)?.into();
+                Some(Value::from(value)).filter(|value| *value != Kind::$kind.placeholder())
+            })
+        }
+    )*};
 }
 
 impl<'a, R> Columns<'a, R> {
@@ -147,14 +149,18 @@ impl<'a, R> Columns<'a, R> {
         }
     }
 
-    columns! {
-        uuid, opt_uuid: Uuid => Uuid;
-        int, opt_int: i32 => Int;
-        bigint, opt_bigint: i64 => BigInt;
-        /// On SQLite it is read as 0 or 1.
-        boolean, opt_boolean: bool => Bool;
-        text, opt_text: String => Text;
-        bytes, opt_bytes: Vec<u8> => Bytes;
+    required! {
+        uuid: Uuid => Uuid;
+        int: i32 => Int;
+        bigint: i64 => BigInt;
+        text: String => Text;
+        bytes: Vec<u8> => Bytes;
+    }
+
+    optional! {
+        opt_uuid: Uuid => Uuid, "The nil UUID";
+        opt_text: String => Text, "The empty text";
+        opt_bytes: Vec<u8> => Bytes, "No bytes";
     }
 
     fn column(mut self, name: &'static str, kind: Kind, nullable: bool, value: impl Fn(&'a R) -> Option<Value>) -> Self {
@@ -162,19 +168,8 @@ impl<'a, R> Columns<'a, R> {
         let values = self.rows.iter().map(value);
         match self.backend {
             DbBackend::Postgres => {
-                let mut nulls = Vec::new();
-                let values = values
-                    .map(|value| {
-                        if nullable {
-                            nulls.push(Value::from(value.is_none()));
-                        }
-                        value.unwrap_or_else(|| kind.placeholder())
-                    })
-                    .collect();
+                let values = values.map(|value| value.unwrap_or_else(|| kind.placeholder())).collect();
                 self.arrays.push(Value::Array(kind.array_type(), Some(Box::new(values))));
-                if nullable {
-                    self.arrays.push(Value::Array(ArrayType::Bool, Some(Box::new(nulls))));
-                }
             }
             _ => {
                 for (row, value) in self.json.iter_mut().zip(values) {
@@ -194,7 +189,14 @@ impl<'a, R> Columns<'a, R> {
 
     /// The statement: `sql` gets the table expression to select from, without an alias.
     pub fn statement(self, sql: impl FnOnce(&str) -> String) -> Statement {
-        let sql = sql(&self.table());
+        let backend = self.backend;
+        let (table, values) = self.into_table();
+        Statement::from_sql_and_values(backend, sql(&table), values)
+    }
+
+    /// The table expression, and the values of its placeholders.
+    pub(crate) fn into_table(self) -> (String, Vec<Value>) {
+        let table = self.table();
         let mut values = match self.backend {
             DbBackend::Postgres => self.arrays,
             _ => {
@@ -203,7 +205,11 @@ impl<'a, R> Columns<'a, R> {
             }
         };
         values.extend(self.scalars);
-        Statement::from_sql_and_values(self.backend, sql, values)
+        (table, values)
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.backend
     }
 
     fn table_params(&self) -> usize {
@@ -220,21 +226,16 @@ impl<'a, R> Columns<'a, R> {
         }
     }
 
-    /// `(SELECT c0 AS id, CASE WHEN n1 THEN NULL ELSE c1 END AS note, ord FROM UNNEST(…) …)`
+    /// `(SELECT c0 AS id, NULLIF(c1, '') AS note, ord FROM UNNEST(…) …)`
     fn postgres_table(&self) -> String {
         let (mut selected, mut arrays, mut names) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, column) in self.columns.iter().enumerate() {
-            let ty = column.kind.postgres_type();
-            arrays.push(format!("${}::{ty}[]", arrays.len() + 1));
+        for (index, Column { name, kind, nullable }) in self.columns.iter().enumerate() {
+            arrays.push(format!("${}::{}[]", index + 1, kind.postgres_type()));
             names.push(format!("c{index}"));
-            let name = column.name;
-            if column.nullable {
-                arrays.push(format!("${}::boolean[]", arrays.len() + 1));
-                names.push(format!("n{index}"));
-                selected.push(format!("CASE WHEN n{index} THEN NULL ELSE c{index} END AS {name}"));
-            } else {
-                selected.push(format!("c{index} AS {name}"));
-            }
+            selected.push(match nullable {
+                true => format!("NULLIF(c{index}, {}) AS {name}", kind.placeholder_sql()),
+                false => format!("c{index} AS {name}"),
+            });
         }
         format!(
             "(SELECT {}, ord FROM UNNEST({}) WITH ORDINALITY AS u({}, ord))",
@@ -283,7 +284,6 @@ fn json(value: Option<Value>) -> Json {
         Some(Value::Uuid(Some(id))) => Json::from(id.simple().to_string()),
         Some(Value::Int(Some(number))) => Json::from(number),
         Some(Value::BigInt(Some(number))) => Json::from(number),
-        Some(Value::Bool(Some(flag))) => Json::from(flag),
         Some(Value::String(Some(text))) => Json::from(text),
         Some(Value::Bytes(Some(bytes))) => Json::from(hex(&bytes)),
         _ => Json::Null,

@@ -1,32 +1,55 @@
 //! Several set-based writes of a transaction in one round trip.
 //!
-//! With small batches a statement's fixed part (the way to the server and back, binding, starting the executor) costs as much as its rows.
-//! So [`Writes`] makes one PostgreSQL statement of what a transaction writes at its end, a data-modifying CTE each; on SQLite, which has no
-//! such CTEs and no way to go, they run one after the other. The writes are the same text for both.
+//! With small batches a statement's fixed part (the way to the server and back, binding, starting the executor) costs as much as its rows,
+//! and with large ones taking arrays apart does. So [`Writes`] makes one PostgreSQL statement of what a transaction writes at its end, a
+//! data-modifying CTE each, which may all select from the same rows ([`Writes::over`]); on SQLite, which has no such CTEs and no way to go,
+//! they run one after the other. The writes are the same text for both.
 //!
 //! Because all parts of one PostgreSQL statement see the same snapshot, **no write may read what another one of the same [`Writes`] has
 //! written**, and no two may write the same row. What one of them has to learn from another is named ([`Writes::name`]). They take their
 //! locks in the order in which they were added.
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value};
+
+use crate::array::Columns;
 
 /// Writes to be run together, in the order in which they are added.
 pub struct Writes {
     backend: DbBackend,
+    /// In front of all parts on PostgreSQL, of each part on SQLite; `rows` are the values of the first one.
+    tables: Vec<String>,
+    rows: Vec<Value>,
     parts: Vec<Part>,
 }
 
 struct Part {
     statement: Statement,
-    /// Referred to by a later part; answers no number of rows of its own.
-    name: Option<&'static str>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Answers how many rows it has written.
+    Counted,
+    /// Referred to by a later part.
+    Named(&'static str),
+    /// Its rows are the answer.
+    Answer(&'static str),
 }
 
 impl Writes {
     /// None so far.
     #[must_use]
     pub fn new(backend: DbBackend) -> Self {
-        Self { backend, parts: Vec::new() }
+        Self { backend, tables: Vec::new(), rows: Vec::new(), parts: Vec::new() }
+    }
+
+    /// None so far; all of them may select from the table `name`, whose rows are sent once.
+    #[must_use]
+    pub fn over<R>(name: &str, rows: Columns<'_, R>) -> Self {
+        let backend = rows.backend();
+        let (table, values) = rows.into_table();
+        Self { tables: vec![format!("{name} AS MATERIALIZED {table}")], rows: values, ..Self::new(backend) }
     }
 
     /// For building the statements.
@@ -35,15 +58,34 @@ impl Writes {
         self.backend
     }
 
+    /// Another table that later parts may select from: what the query finds in earlier tables and, on PostgreSQL, earlier parts with a name.
+    pub fn table(&mut self, name: &'static str, query: &str) {
+        match self.backend {
+            DbBackend::Postgres => self.name(name, Statement::from_string(self.backend, query)),
+            _ => self.tables.push(format!("{name} AS ({query})")),
+        }
+    }
+
     /// Adds an `INSERT`, `UPDATE` or `DELETE` without `RETURNING`, whose placeholders are `$1`, `$2`, …
     pub fn add(&mut self, statement: Statement) {
-        self.parts.push(Part { statement, name: None });
+        self.parts.push(Part { statement, kind: Kind::Counted });
+    }
+
+    /// As [`Writes::add`], without values of its own.
+    pub fn add_sql(&mut self, sql: String) {
+        self.add(Statement::from_string(self.backend, sql));
     }
 
     /// PostgreSQL only: adds a statement with `RETURNING`, whose rows a later one selects from `name`. It runs when that one does.
     pub fn name(&mut self, name: &'static str, statement: Statement) {
         debug_assert_eq!(self.backend, DbBackend::Postgres, "SQLite has no data-modifying CTE");
-        self.parts.push(Part { statement, name: Some(name) });
+        self.parts.push(Part { statement, kind: Kind::Named(name) });
+    }
+
+    /// Adds the one statement whose `RETURNING` rows [`Writes::answer_in_tx`] answers. On PostgreSQL tables and later parts may select from
+    /// `name`; on SQLite they find the rows where they were written.
+    pub fn answer(&mut self, name: &'static str, sql: String) {
+        self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Answer(name) });
     }
 
     /// Runs them and answers how many rows each one has written, without those that have a name.
@@ -51,42 +93,78 @@ impl Writes {
     /// # Errors
     /// What the database says; the transaction is then to be rolled back.
     pub async fn run_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
+        if self.parts.is_empty() {
+            return Ok(Vec::new());
+        }
         if self.backend == DbBackend::Postgres {
-            return self.run_as_one(tx).await;
+            let row = tx.query_one_raw(self.into_statement()).await?.ok_or_else(|| DbErr::RecordNotFound("writes".to_owned()))?;
+            let counts = row.column_names().len();
+            return (0..counts).map(|index| Ok(row.try_get_by_index::<i64>(index)?.unsigned_abs())).collect();
         }
         let mut written = Vec::with_capacity(self.parts.len());
-        for part in self.parts {
+        for part in self.into_statements() {
             written.push(tx.execute_raw(part.statement).await?.rows_affected());
         }
         Ok(written)
     }
 
-    async fn run_as_one(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
-        if self.parts.is_empty() {
-            return Ok(Vec::new());
+    /// Runs them and answers the rows of [`Writes::answer`]. On PostgreSQL it is one statement, which needs no transaction around it.
+    ///
+    /// # Errors
+    /// What the database says; the transaction is then to be rolled back.
+    pub async fn answer_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<QueryResult>, DbErr> {
+        if self.backend == DbBackend::Postgres {
+            return tx.query_all_raw(self.into_statement()).await;
         }
-        let row = tx.query_one_raw(self.into_statement()).await?.ok_or_else(|| DbErr::RecordNotFound("writes".to_owned()))?;
-        let counts = row.column_names().len();
-        (0..counts).map(|index| Ok(row.try_get_by_index::<i64>(index)?.unsigned_abs())).collect()
+        let mut answer = Vec::new();
+        for Part { statement, kind } in self.into_statements() {
+            match kind {
+                Kind::Answer(_) => answer = tx.query_all_raw(statement).await?,
+                _ => {
+                    tx.execute_raw(statement).await?;
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// SQLite: each with the tables in front of it.
+    fn into_statements(self) -> impl Iterator<Item = Part> {
+        let Self { backend, tables, rows, parts } = self;
+        parts.into_iter().map(move |Part { statement, kind }| {
+            if tables.is_empty() {
+                return Part { statement, kind };
+            }
+            let sql = format!("WITH {} {}", tables.join(", "), renumber(&statement.sql, rows.len()));
+            let own = statement.values.into_iter().flat_map(|values| values.0);
+            let values: Vec<Value> = rows.iter().cloned().chain(own).collect();
+            Part { statement: Statement::from_sql_and_values(backend, sql, values), kind }
+        })
     }
 
     /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0), (SELECT COUNT(*) FROM w2)`: the counts
-    /// are subqueries, which PostgreSQL answers one after the other, each by running its part to the end.
+    /// are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front of them:
+    /// `SELECT w0.*, (SELECT COUNT(*) FROM w1) FROM w0`.
     fn into_statement(self) -> Statement {
-        let (mut ctes, mut counts) = (Vec::new(), Vec::new());
-        let mut values: Vec<Value> = Vec::new();
-        for (index, Part { statement, name }) in self.parts.into_iter().enumerate() {
+        let (mut ctes, mut selected, mut from) = (self.tables, Vec::new(), String::new());
+        let mut values = self.rows;
+        for (index, Part { statement, kind }) in self.parts.into_iter().enumerate() {
             let sql = renumber(&statement.sql, values.len());
-            match name {
-                Some(name) => ctes.push(format!("{name} AS ({sql})")),
-                None => {
+            match kind {
+                Kind::Named(name) => ctes.push(format!("{name} AS ({sql})")),
+                Kind::Answer(name) => {
+                    ctes.push(format!("{name} AS ({sql})"));
+                    selected.push(format!("{name}.*"));
+                    from = format!(" FROM {name}");
+                }
+                Kind::Counted => {
                     ctes.push(format!("w{index} AS ({sql} RETURNING 1)"));
-                    counts.push(format!("(SELECT COUNT(*) FROM w{index})"));
+                    selected.push(format!("(SELECT COUNT(*) FROM w{index})"));
                 }
             }
             values.extend(statement.values.into_iter().flat_map(|values| values.0));
         }
-        let sql = format!("WITH {} SELECT {}", ctes.join(", "), counts.join(", "));
+        let sql = format!("WITH {} SELECT {}{from}", ctes.join(", "), selected.join(", "));
         Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
     }
 }

@@ -15,11 +15,10 @@ struct Row {
     id: Uuid,
     amount: i64,
     small: i32,
-    flag: bool,
     text: String,
     bytes: Vec<u8>,
     maybe_id: Option<Uuid>,
-    maybe_amount: Option<i64>,
+    maybe_bytes: Option<Vec<u8>>,
     maybe_text: Option<String>,
 }
 
@@ -28,11 +27,10 @@ fn columns(backend: sea_orm::DbBackend, rows: &[Row]) -> Columns<'_, Row> {
         .uuid("id", |row| row.id)
         .bigint("amount", |row| row.amount)
         .int("small", |row| row.small)
-        .boolean("flag", |row| row.flag)
         .text("body", |row| row.text.as_str())
         .bytes("bytes", |row| row.bytes.clone())
         .opt_uuid("maybe_id", |row| row.maybe_id)
-        .opt_bigint("maybe_amount", |row| row.maybe_amount)
+        .opt_bytes("maybe_bytes", |row| row.maybe_bytes.clone())
         .opt_text("maybe_text", |row| row.maybe_text.clone())
 }
 
@@ -43,12 +41,11 @@ fn rows() -> Vec<Row> {
             id: Uuid::now_v7(),
             amount: n * 1_000_000_007 - 5,
             small: i32::from(byte) - 125,
-            flag: n % 2 == 0,
             text: format!("Zeile {n}: “naïve” 'quotes' \"double\" \\ {{}} $1 ?1 \u{1F600}"),
             bytes: vec![0, 255, byte],
             maybe_id: (n % 3 == 0).then(Uuid::max),
-            maybe_amount: (n % 5 == 0).then_some(-n),
-            maybe_text: (n % 7 == 0).then(String::new),
+            maybe_bytes: (n % 5 == 0).then(|| vec![byte, 0]),
+            maybe_text: (n % 7 == 0).then(|| format!("{n}")),
         })
         .collect();
     rows[0].amount = i64::MIN;
@@ -91,17 +88,46 @@ on_both!(Migrator;
                 id: found.try_get("", "id").unwrap(),
                 amount: found.try_get("", "amount").unwrap(),
                 small: found.try_get("", "small").unwrap(),
-                flag: found.try_get("", "flag").unwrap(),
                 text: found.try_get("", "body").unwrap(),
                 bytes: found.try_get("", "bytes").unwrap(),
                 maybe_id: found.try_get("", "maybe_id").unwrap(),
-                maybe_amount: found.try_get("", "maybe_amount").unwrap(),
+                maybe_bytes: found.try_get("", "maybe_bytes").unwrap(),
                 maybe_text: found.try_get("", "maybe_text").unwrap(),
             };
             assert_eq!(&row, expected);
             assert_eq!(found.try_get::<i64>("", "ord").unwrap(), i64::try_from(index).unwrap() + 1);
             assert_eq!(found.try_get::<i64>("", "seven").unwrap(), 7);
         }
+    }
+
+    async fn what_stands_for_null_is_null_on_both(db: &TestDatabase) {
+        let rows = [(Some(Uuid::nil()), Some(""), Some(Vec::<u8>::new())), (None, None, None)];
+        let table = Columns::new(db.backend(), &rows).opt_uuid("id", |row| row.0).opt_text("body", |row| row.1).opt_bytes("bytes", |row| row.2.clone());
+        let statement = table.statement(|table| format!("SELECT r.* FROM {table} AS r WHERE id IS NULL AND body IS NULL AND bytes IS NULL"));
+        assert_eq!(db.reader().query_all_raw(statement).await.unwrap().len(), 2);
+    }
+
+    async fn writes_over_the_same_rows_see_each_other_only_by_name(db: &TestDatabase) {
+        insert_in_transaction(db, 2).await.unwrap();
+        let answered = db.transaction("write", |tx| Box::pin(async move {
+            let backend = tx.get_database_backend();
+            let ids = [(1_i64, 10_i64), (2, 20), (3, 30)];
+            let mut writes = Writes::over("given", Columns::new(backend, &ids).bigint("id", |row| row.0).bigint("amount", |row| row.1));
+            writes.answer("stored", "INSERT INTO entries (id, amount) SELECT id, amount FROM given WHERE true ON CONFLICT DO NOTHING RETURNING id".to_owned());
+            let new = match backend {
+                sea_orm::DbBackend::Postgres => "SELECT * FROM given WHERE id IN (SELECT id FROM stored)",
+                _ => "SELECT * FROM given WHERE amount IN (SELECT amount FROM entries)",
+            };
+            writes.table("new", new);
+            writes.add_sql("INSERT INTO entries (id, amount) SELECT id + 100, amount FROM new".to_owned());
+            writes.add(Statement::from_sql_and_values(backend, "INSERT INTO entries (id, amount) SELECT id + 200, amount + $1 FROM new", [5_i64.into()]));
+            let rows = writes.answer_in_tx(tx).await?;
+            rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect::<Result<Vec<i64>, DatabaseError>>()
+        })).await.unwrap();
+        assert_eq!(answered, [1, 3]);
+        let found = db.reader().query_all_raw(Statement::from_string(db.backend(), "SELECT id, amount FROM entries ORDER BY id")).await.unwrap();
+        let found: Vec<(i64, i64)> = found.iter().map(|row| (row.try_get("", "id").unwrap(), row.try_get("", "amount").unwrap())).collect();
+        assert_eq!(found.iter().filter(|(id, _)| *id != 2).copied().collect::<Vec<_>>(), [(1, 10), (3, 30), (101, 10), (103, 30), (201, 15), (203, 35)]);
     }
 
     async fn the_text_does_not_vary_with_the_number_of_rows_and_none_is_fine(db: &TestDatabase) {

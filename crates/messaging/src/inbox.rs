@@ -34,26 +34,24 @@ pub async fn claim_batch<C: ConnectionTrait>(tx: &C, table: InboxTable, ids: &[U
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
-    let mut statement = claim(tx.get_database_backend(), table, ids);
-    statement.sql.push_str(" RETURNING message_id");
+    let backend = tx.get_database_backend();
+    let statement = Columns::new(backend, ids)
+        .uuid("message_id", |id| *id)
+        .statement(|rows| claim_from(backend, table, &format!("{rows} AS r")) + " RETURNING message_id");
     tx.query_all_raw(statement).await?.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// The statement of [`claim_batch`], for [`database::Writes`]: writes a row for each id that was not claimed before.
+/// [`claim_batch`] as one of [`database::Writes`], of the `message_id`s in its table `from`: writes a row for each id that was not claimed
+/// before.
 #[must_use]
-pub fn claim(backend: DbBackend, table: InboxTable, ids: &[Uuid]) -> Statement {
-    // In one order everywhere: two consumers with overlapping batches wait for each other instead of deadlocking.
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
+pub fn claim_from(backend: DbBackend, table: InboxTable, from: &str) -> String {
     let now = database::now_ms_sql(backend);
-    Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
-        format!(
-            "INSERT INTO {table} (message_id, received_at_ms)
-             SELECT r.id, {now} FROM {rows} AS r WHERE true ORDER BY r.ord
-             ON CONFLICT DO NOTHING"
-        )
-    })
+    // In one order everywhere: two consumers with overlapping batches wait for each other instead of deadlocking.
+    format!(
+        "INSERT INTO {table} (message_id, received_at_ms)
+         SELECT message_id, (SELECT {now}) FROM {from} WHERE true ORDER BY message_id
+         ON CONFLICT DO NOTHING"
+    )
 }
 
 /// Removes up to `limit` claims older than `retention`, the oldest first, and answers how many. Keep claims for longer

@@ -76,6 +76,12 @@ impl Headers {
         self.0.push((name.into(), value.into()));
     }
 
+    /// As it is stored.
+    #[expect(clippy::expect_used, reason = "an object of strings, written to memory")]
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings serialize")
+    }
+
     /// [`Headers::set`] for building in one expression.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {

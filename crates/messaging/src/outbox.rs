@@ -10,7 +10,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use database::array::{Columns, is_one_of};
+use database::{
+    Writes,
+    array::{Columns, is_one_of},
+};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
@@ -76,46 +79,42 @@ impl OutboxRow {
     }
 }
 
-/// Inserts rows, due for sweepers after [`FIRST_ATTEMPT_AFTER`] by the database's clock. Hand the same rows to the
+/// Inserts rows of one topic, due for sweepers after [`FIRST_ATTEMPT_AFTER`] by the database's clock. Hand the same rows to the
 /// relay once the transaction is committed.
 ///
 /// # Errors
 /// What the database says; the transaction is then to be rolled back.
 pub async fn insert_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, rows: &[OutboxRow]) -> Result<(), DbErr> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    tx.execute_raw(insert(tx.get_database_backend(), table, rows)?).await?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    debug_assert!(rows.iter().all(|row| row.topic == first.topic), "rows of one call go to one topic");
+    let backend = tx.get_database_backend();
+    let table_of_rows = columns(Columns::new(backend, rows), Some);
+    let mut writes = Writes::over("rows", table_of_rows);
+    writes.add(insert_from(backend, table, "rows", &first.topic));
+    writes.run_in_tx(tx).await?;
     Ok(())
 }
 
-/// The statement of [`insert_batch`], for [`database::Writes`].
-///
-/// # Errors
-/// None in practice: headers are plain data.
-pub fn insert(backend: DbBackend, table: OutboxTable, rows: &[OutboxRow]) -> Result<Statement, DbErr> {
-    let mut headers = Vec::with_capacity(rows.len());
-    for row in rows {
-        headers.push(serde_json::to_string(&row.headers).map_err(|error| DbErr::Json(error.to_string()))?);
-    }
-    let rows: Vec<_> = rows.iter().zip(headers).collect();
+/// Adds the columns that [`insert_from`] needs to rows that may come with an outbox row each.
+pub fn columns<'a, R>(rows: Columns<'a, R>, outbox: impl Fn(&'a R) -> Option<&'a OutboxRow>) -> Columns<'a, R> {
+    rows.opt_uuid("outbox_id", |row| outbox(row).map(|row| row.id))
+        .opt_uuid("event_id", |row| outbox(row).map(|row| row.event_id))
+        .opt_text("message_key", |row| outbox(row).map(|row| row.key.as_str()))
+        .opt_text("headers", |row| outbox(row).map(|row| row.headers.to_json()))
+        .opt_text("payload", |row| outbox(row).map(|row| row.payload.as_str()))
+}
+
+/// [`insert_batch`] as one of [`Writes`], of the rows in its table `from` (see [`columns`]), all to `topic`.
+#[must_use]
+pub fn insert_from(backend: DbBackend, table: OutboxTable, from: &str, topic: &str) -> Statement {
     let now = database::now_ms_sql(backend);
     let wait_ms = FIRST_ATTEMPT_AFTER.as_millis();
-    Ok(Columns::new(backend, &rows)
-        .uuid("id", |(row, _)| row.id)
-        .uuid("event_id", |(row, _)| row.event_id)
-        .text("topic", |(row, _)| row.topic.as_str())
-        .text("message_key", |(row, _)| row.key.as_str())
-        .text("headers", |(_, headers)| headers.as_str())
-        .text("payload", |(row, _)| row.payload.as_str())
-        .statement(|rows| {
-            format!(
-                "INSERT INTO {table}
-                   (id, event_id, topic, message_key, headers, payload, created_at_ms, next_attempt_at_ms)
-                 SELECT r.id, r.event_id, r.topic, r.message_key, r.headers, r.payload, {now}, {now} + {wait_ms}
-                 FROM {rows} AS r"
-            )
-        }))
+    let sql = format!(
+        "INSERT INTO {table} (id, event_id, topic, message_key, headers, payload, created_at_ms, next_attempt_at_ms)
+         SELECT outbox_id, event_id, $1, message_key, headers, payload, (SELECT {now}), (SELECT {now} + {wait_ms})
+         FROM {from} WHERE outbox_id IS NOT NULL"
+    );
+    Statement::from_sql_and_values(backend, sql, [topic.into()])
 }
 
 /// Removes acknowledged rows; those that are gone already are no error.

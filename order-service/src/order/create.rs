@@ -1,22 +1,21 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Order of the statements: `orders` (insert-or-nothing) → what lost against an earlier use of its idempotency key is read → in one round
-//! trip: `outbox_orders`, `pending_orders`, and `order_events` last, because it takes the event counter's lock. At most [`MAX_BATCH`] orders
-//! per call.
+//! Everything is written by [`Prepared::store_in_tx`] in one round trip: `orders` (insert-or-nothing) → for those that are new
+//! `outbox_orders`, `pending_orders`, and `order_events` last, because it takes the event counter's lock. On PostgreSQL that is one statement
+//! and needs no transaction around it. Then what lost against an earlier use of its idempotency key is read. At most [`MAX_BATCH`] orders per
+//! call.
+//!
+//! An order has its id before it is stored, so storing it again after an unknown outcome finds it, or stores it; never twice.
 
 use std::collections::HashMap;
 
 use database::{Writes, array::Columns};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    Order, OrderStatus, entity,
-    event::{self, NewEvent},
-    resend,
-};
+use super::{Order, OrderStatus, entity, event, resend};
 
 /// The outbox of Order Service.
 pub const OUTBOX: OutboxTable = OutboxTable("outbox_orders");
@@ -64,38 +63,181 @@ pub struct Created {
 /// # Errors
 /// What the database says: the transaction is then to be rolled back, and a batch may be tried again one by one, so that a row that the
 /// database refuses fails only its own caller.
-pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
-    let (mut candidates, traces) = candidates(tx, distinct(new), new).await?;
-    let inserted = insert_batch(tx, &candidates).await?;
-    for order in &mut candidates {
-        order.number = inserted.get(&order.id).copied().unwrap_or(order.number);
-    }
-    let (created, lost): (Vec<Order>, Vec<Order>) = candidates.into_iter().partition(|order| inserted.contains_key(&order.id));
-    let earlier = find_by_key_batch(tx, &lost).await?;
-
-    let outbox = created.iter().map(|order| first_task(order, tasks_topic, &traces)).collect::<Result<Vec<_>, _>>()?;
-    if !created.is_empty() {
-        let mut writes = Writes::new(tx.get_database_backend());
-        writes.add(outbox::insert(writes.backend(), OUTBOX, &outbox)?);
-        writes.add(resend::insert(writes.backend(), &created));
-        event::append(&mut writes, &created.iter().map(|order| first_event(order, &traces)).collect::<Vec<_>>());
-        writes.run_in_tx(tx).await?;
-    }
-
-    let outcomes = outcomes(new, created, &earlier)?;
-    Ok(Created { outcomes, outbox })
+pub async fn create_orders_batch(tx: &impl ConnectionTrait, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
+    Prepared::new(tasks_topic, new)?.store_in_tx(tx).await
 }
 
-/// The `traceparent` of orders whose trace is sampled: of few or none.
-type Traces = HashMap<OrderId, String>;
+/// Orders that are ready to be stored.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    tasks_topic: String,
+    /// Sorted by user and key, so that two replicas that insert the same keys wait for each other instead of deadlocking.
+    candidates: Vec<Candidate>,
+    calls: Vec<Call>,
+}
 
-/// The payment task of a new order; goes on with the trace of the call.
-fn first_task(order: &Order, topic: &str, traces: &Traces) -> Result<OutboxRow, DbErr> {
-    let task = payment_task(order, topic)?;
-    Ok(match traces.get(&order.id) {
-        Some(traceparent) => task.with_header(header::TRACEPARENT, traceparent.clone()),
-        None => task,
-    })
+/// An order with its task.
+#[derive(Debug, Clone)]
+struct Candidate {
+    order: Order,
+    task: OutboxRow,
+    traceparent: Option<String>,
+}
+
+/// One element of the input.
+#[derive(Debug, Clone)]
+struct Call {
+    /// Its candidate: of several calls with one key that of the first.
+    candidate: usize,
+    is_first: bool,
+    arguments_hash: Vec<u8>,
+}
+
+impl Prepared {
+    /// Gives each order its id; its number is known when it is stored.
+    ///
+    /// # Errors
+    /// None in practice: tasks are plain data.
+    pub fn new(tasks_topic: &str, new: &[NewOrder]) -> Result<Self, DbErr> {
+        debug_assert!(new.len() <= MAX_BATCH, "the intake bounds its batches");
+        let mut order: Vec<usize> = (0..new.len()).collect();
+        // Stable: of equal keys the first call is first.
+        order.sort_by(|a, b| key_of(&new[*a]).cmp(&key_of(&new[*b])));
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(new.len());
+        let mut calls: Vec<Option<Call>> = vec![None; new.len()];
+        let mut last: Option<&NewOrder> = None;
+        for at in order {
+            let call = &new[at];
+            let is_first = call.idempotency_key.is_none() || last.is_none_or(|last| key_of(last) != key_of(call));
+            let arguments_hash = arguments_hash(call);
+            if is_first {
+                candidates.push(Candidate::new(tasks_topic, call, &arguments_hash)?);
+            }
+            last = Some(call);
+            calls[at] = Some(Call { candidate: candidates.len() - 1, is_first, arguments_hash });
+        }
+        Ok(Self { tasks_topic: tasks_topic.to_owned(), candidates, calls: calls.into_iter().flatten().collect() })
+    }
+
+    /// Stores them. After an unknown outcome it may be called again.
+    ///
+    /// # Errors
+    /// As [`create_orders_batch`].
+    pub async fn store_in_tx(&self, tx: &impl ConnectionTrait) -> Result<Created, DbErr> {
+        let mut stored: HashMap<OrderId, Order> = HashMap::with_capacity(self.candidates.len());
+        let numbers = self.insert_batch(tx).await?;
+        let mut outbox = Vec::with_capacity(numbers.len());
+        let mut lost = Vec::new();
+        for candidate in &self.candidates {
+            let id = candidate.order.id;
+            match numbers.get(&id) {
+                Some(&number) => {
+                    stored.insert(id, Order { number, ..candidate.order.clone() });
+                    outbox.push(candidate.task.clone());
+                }
+                None => lost.push(candidate),
+            }
+        }
+        for (candidate, earlier) in find_earlier_batch(tx, &lost).await? {
+            if earlier.id == candidate.order.id {
+                outbox.push(candidate.task.clone());
+            }
+            stored.insert(candidate.order.id, earlier);
+        }
+        let outcomes = self.calls.iter().map(|call| self.outcome(call, &stored)).collect::<Result<_, _>>()?;
+        Ok(Created { outcomes, outbox })
+    }
+
+    fn outcome(&self, call: &Call, stored: &HashMap<OrderId, Order>) -> Result<CreateOutcome, DbErr> {
+        let candidate = self.candidates.get(call.candidate).map(|candidate| candidate.order.id);
+        let order = candidate.and_then(|id| stored.get(&id));
+        let order = order.ok_or_else(|| DbErr::Custom("an order was neither created nor found under its key".to_owned()))?;
+        Ok(if call.is_first && Some(order.id) == candidate {
+            CreateOutcome::Created(order.clone())
+        } else if order.idempotency_hash.as_ref() == Some(&call.arguments_hash) {
+            CreateOutcome::AlreadyCreated(order.clone())
+        } else {
+            CreateOutcome::KeyReused
+        })
+    }
+
+    /// Inserts; an idempotency key that is taken, or an order that is there already, makes its row nothing. Answers the ids of the orders that
+    /// are new, with their numbers. Numbers of rows that are nothing are lost; nobody promised numbers without holes.
+    async fn insert_batch(&self, tx: &impl ConnectionTrait) -> Result<HashMap<OrderId, i64>, DbErr> {
+        let backend = tx.get_database_backend();
+        let rows = Columns::new(backend, &self.candidates)
+            .uuid("id", |new| new.order.id.0)
+            .text("user_id", |new| new.order.user_id.as_str())
+            .bigint("total_minor", |new| new.order.total_minor)
+            .text("currency", |new| new.order.currency.code())
+            .text("description", |new| new.order.description.as_str())
+            .opt_text("idempotency_key", |new| new.order.idempotency_key.as_deref())
+            .opt_bytes("idempotency_hash", |new| new.order.idempotency_hash.clone())
+            .bigint("created_at_ms", |new| new.order.updated_at_ms.0)
+            .opt_text("traceparent", |new| new.traceparent.as_deref());
+        let rows = outbox::columns(rows, |new| Some(&new.task));
+        let mut writes = Writes::over("placed", rows);
+        let (number, is_new) = if backend == DbBackend::Postgres {
+            ("nextval('order_number')", "SELECT id FROM stored")
+        } else {
+            // No sequences but a counter row, and no part that others can select from: what has one of the new numbers is new.
+            writes.add_sql("UPDATE order_number SET next = next + (SELECT COUNT(*) FROM placed)".to_owned());
+            writes.table("numbers", "SELECT next - (SELECT COUNT(*) FROM placed) AS first FROM order_number");
+            ("(SELECT first FROM numbers) + ord - 1", "SELECT id FROM orders WHERE number >= (SELECT first FROM numbers)")
+        };
+        writes.answer(
+            "stored",
+            format!(
+                "INSERT INTO orders (id, number, user_id, total_minor, currency, description, status, version, updated_at_ms,
+                                     task_event_id, idempotency_key, idempotency_hash)
+                 SELECT id, {number}, user_id, total_minor, currency, description, 'PENDING', 1, created_at_ms,
+                        event_id, idempotency_key, idempotency_hash
+                 FROM placed WHERE true ORDER BY ord
+                 ON CONFLICT DO NOTHING
+                 RETURNING id, number"
+            ),
+        );
+        // IS TRUE keeps PostgreSQL from joining, which without an index compares each row with each other one.
+        writes.table("accepted", &format!("SELECT * FROM placed WHERE (id IN ({is_new})) IS TRUE"));
+        writes.add(outbox::insert_from(backend, OUTBOX, "accepted", &self.tasks_topic));
+        writes.add_sql(resend::insert_from("accepted"));
+        writes.table(
+            "events",
+            "SELECT id AS order_id, user_id, 1 AS version, 'PENDING' AS status, NULL AS rejection_reason,
+                    created_at_ms AS occurred_at_ms, CAST(NULL AS uuid) AS source_event_id, traceparent, ord
+             FROM accepted",
+        );
+        event::append_from(&mut writes, "events");
+        let stored = writes.answer_in_tx(tx).await?;
+        stored.iter().map(|row| Ok((row.try_get("", "id")?, row.try_get("", "number")?))).collect()
+    }
+}
+
+impl Candidate {
+    fn new(tasks_topic: &str, new: &NewOrder, arguments_hash: &[u8]) -> Result<Self, DbErr> {
+        let id = OrderId::generate();
+        let order = Order {
+            id,
+            number: 0,
+            user_id: new.user_id.clone(),
+            total_minor: new.total.minor,
+            currency: new.total.currency,
+            description: new.description.clone(),
+            status: OrderStatus::Pending,
+            rejection_reason: None,
+            version: 1,
+            updated_at_ms: id.created_at(),
+            task_event_id: EventId::generate(),
+            idempotency_hash: new.idempotency_key.as_ref().map(|_| arguments_hash.to_vec()),
+            idempotency_key: new.idempotency_key.clone(),
+        };
+        let task = payment_task(&order, tasks_topic)?;
+        let task = match &new.traceparent {
+            Some(traceparent) => task.with_header(header::TRACEPARENT, traceparent.clone()),
+            None => task,
+        };
+        Ok(Self { order, task, traceparent: new.traceparent.clone() })
+    }
 }
 
 /// The payment task of an order, to be published under the order's own event id: the first time and every time again.
@@ -128,161 +270,34 @@ fn arguments_hash(order: &NewOrder) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-fn key_of(user_id: &UserId, key: Option<&String>) -> Option<(String, String)> {
-    key.map(|key| (user_id.0.clone(), key.clone()))
+/// Calls without a key are of no other call.
+fn key_of(new: &NewOrder) -> (&str, Option<&str>) {
+    (new.user_id.as_str(), new.idempotency_key.as_deref())
 }
 
-/// The orders to insert: of several calls with one key only the first, sorted by user and key, so that two replicas that insert the same
-/// keys wait for each other instead of deadlocking.
-fn distinct(new: &[NewOrder]) -> Vec<&NewOrder> {
-    let mut first = HashMap::new();
-    let mut distinct: Vec<&NewOrder> = new
-        .iter()
-        .enumerate()
-        .filter(|(at, order)| match key_of(&order.user_id, order.idempotency_key.as_ref()) {
-            Some(key) => *first.entry(key).or_insert(*at) == *at,
-            None => true,
-        })
-        .map(|(_, order)| order)
-        .collect();
-    distinct.sort_by(|a, b| (&a.user_id, &a.idempotency_key).cmp(&(&b.user_id, &b.idempotency_key)));
-    distinct
-}
-
-/// Gives each order its id. Its number is known when it is in: numbers of a transaction that fails, and of orders that lose against an
-/// earlier use of their key, are lost; nobody promised numbers without holes.
-async fn candidates(tx: &DatabaseTransaction, distinct: Vec<&NewOrder>, new: &[NewOrder]) -> Result<(Vec<Order>, Traces), DbErr> {
-    debug_assert!(distinct.len() <= new.len() && new.len() <= MAX_BATCH, "the intake bounds its batches");
-    let first = first_number(tx, distinct.len()).await?;
-    let mut traces = Traces::new();
-    let order = |(new, number): (&NewOrder, i64)| {
-        let id = OrderId::generate();
-        if let Some(traceparent) = &new.traceparent {
-            traces.insert(id, traceparent.clone());
-        }
-        Order {
-            id,
-            number,
-            user_id: new.user_id.clone(),
-            total_minor: new.total.minor,
-            currency: new.total.currency,
-            description: new.description.clone(),
-            status: OrderStatus::Pending,
-            rejection_reason: None,
-            version: 1,
-            updated_at_ms: id.created_at(),
-            task_event_id: EventId::generate(),
-            idempotency_hash: new.idempotency_key.as_ref().map(|_| arguments_hash(new)),
-            idempotency_key: new.idempotency_key.clone(),
-        }
-    };
-    let orders = distinct.into_iter().zip(first..).map(order).collect();
-    Ok((orders, traces))
-}
-
-/// SQLite has no sequences but a counter row. On PostgreSQL the sequence gives the numbers while the rows are inserted.
-async fn first_number(tx: &DatabaseTransaction, count: usize) -> Result<i64, DbErr> {
-    let backend = tx.get_database_backend();
-    if backend == DbBackend::Postgres {
-        return Ok(0);
-    }
-    let sql = "UPDATE order_number SET next = next + $1 RETURNING next - $1 AS number";
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let row = tx.query_one_raw(Statement::from_sql_and_values(backend, sql, [count.into()])).await?;
-    row.ok_or_else(|| DbErr::RecordNotFound("order_number".to_owned()))?.try_get("", "number")
-}
-
-/// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids that are in, with their numbers.
-async fn insert_batch(tx: &DatabaseTransaction, orders: &[Order]) -> Result<HashMap<OrderId, i64>, DbErr> {
-    let backend = tx.get_database_backend();
-    let number = if backend == DbBackend::Postgres { "nextval('order_number')" } else { "r.number" };
-    let rows = Columns::new(backend, orders)
-        .uuid("id", |order| order.id.0)
-        .bigint("number", |order| order.number)
-        .text("user_id", |order| order.user_id.0.clone())
-        .bigint("total_minor", |order| order.total_minor)
-        .text("currency", |order| order.currency.code())
-        .text("description", |order| order.description.clone())
-        .uuid("task_event_id", |order| order.task_event_id.0)
-        .opt_text("idempotency_key", |order| order.idempotency_key.clone())
-        .opt_bytes("idempotency_hash", |order| order.idempotency_hash.clone())
-        .bigint("created_at_ms", |order| order.updated_at_ms.0);
-    let statement = rows.statement(|rows| {
-        format!(
-            "INSERT INTO orders (id, number, user_id, total_minor, currency, description, status, version, updated_at_ms,
-                                 task_event_id, idempotency_key, idempotency_hash)
-             SELECT r.id, {number}, r.user_id, r.total_minor, r.currency, r.description, 'PENDING', 1, r.created_at_ms,
-                    r.task_event_id, r.idempotency_key, r.idempotency_hash
-             FROM {rows} AS r WHERE true ORDER BY r.ord
-             ON CONFLICT (user_id, idempotency_key) DO NOTHING
-             RETURNING id, number"
-        )
-    });
-    let rows = tx.query_all_raw(statement).await?;
-    rows.iter().map(|row| Ok((row.try_get("", "id")?, row.try_get("", "number")?))).collect()
-}
-
-/// The orders that hold the keys of `lost`. A second statement, because the first one's snapshot may be older than the winner's commit.
-async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[Order]) -> Result<HashMap<(String, String), Order>, DbErr> {
+/// The orders that are there instead of the `lost` ones: under their keys, or themselves. A second statement, because the first one's snapshot
+/// may be older than the winner's commit.
+async fn find_earlier_batch<'c>(tx: &impl ConnectionTrait, lost: &[&'c Candidate]) -> Result<Vec<(&'c Candidate, Order)>, DbErr> {
     if lost.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let keys = Columns::new(tx.get_database_backend(), lost)
-        .text("user_id", |order| order.user_id.0.clone())
-        .opt_text("idempotency_key", |order| order.idempotency_key.clone());
+        .uuid("id", |new| new.order.id.0)
+        .text("user_id", |new| new.order.user_id.as_str())
+        .opt_text("idempotency_key", |new| new.order.idempotency_key.as_deref());
     let statement = keys.statement(|keys| {
-        format!("SELECT o.* FROM {keys} AS k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key")
+        format!(
+            "WITH k AS {keys}
+             SELECT o.* FROM k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key
+             UNION
+             SELECT o.* FROM k JOIN orders AS o ON o.id = k.id"
+        )
     });
-    let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
-    Ok(orders.into_iter().filter_map(|order| Some((key_of(&order.user_id, order.idempotency_key.as_ref())?, order))).collect())
-}
-
-fn first_event(order: &Order, traces: &Traces) -> NewEvent {
-    NewEvent {
-        order_id: order.id,
-        user_id: order.user_id.clone(),
-        version: order.version,
-        status: order.status,
-        rejection_reason: None,
-        occurred_at_ms: order.updated_at_ms,
-        source_event_id: None,
-        traceparent: traces.get(&order.id).cloned(),
-    }
-}
-
-/// Gives every caller its answer. An order without a key was created for exactly one caller; with a key, the first caller created it and
-/// the others in the batch repeated it.
-fn outcomes(
-    new: &[NewOrder],
-    created: Vec<Order>,
-    earlier: &HashMap<(String, String), Order>,
-) -> Result<Vec<CreateOutcome>, DbErr> {
-    let mut keyed = HashMap::new();
-    let mut keyless: HashMap<UserId, Vec<Order>> = HashMap::new();
-    for order in created {
-        match key_of(&order.user_id, order.idempotency_key.as_ref()) {
-            Some(key) => drop(keyed.insert(key, (order, false))),
-            None => keyless.entry(order.user_id.clone()).or_default().push(order),
-        }
-    }
-    // Created in the order of the input, handed out from the front.
-    keyless.values_mut().for_each(|orders| orders.reverse());
-
-    let lost = || DbErr::Custom("an order was neither created nor found under its key".to_owned());
-    new.iter()
-        .map(|new| {
-            let Some(key) = key_of(&new.user_id, new.idempotency_key.as_ref()) else {
-                return keyless.get_mut(&new.user_id).and_then(Vec::pop).map(CreateOutcome::Created).ok_or_else(lost);
-            };
-            if let Some((order, told)) = keyed.get_mut(&key)
-                && !*told
-            {
-                *told = true;
-                return Ok(CreateOutcome::Created(order.clone()));
-            }
-            let order = keyed.get(&key).map(|(order, _)| order).or_else(|| earlier.get(&key)).ok_or_else(lost)?;
-            let same = order.idempotency_hash.as_deref() == Some(&arguments_hash(new));
-            Ok(if same { CreateOutcome::AlreadyCreated(order.clone()) } else { CreateOutcome::KeyReused })
-        })
-        .collect()
+    let found = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
+    let key = |order: &Order| order.idempotency_key.clone().map(|key| (order.user_id.clone(), key));
+    let by_id: HashMap<OrderId, &Order> = found.iter().map(|order| (order.id, order)).collect();
+    let by_key: HashMap<(UserId, String), &Order> = found.iter().filter_map(|order| Some((key(order)?, order))).collect();
+    let earlier =
+        |new: &Candidate| by_id.get(&new.order.id).or_else(|| by_key.get(&key(&new.order)?)).map(|order| (*order).clone());
+    Ok(lost.iter().filter_map(|new| Some((*new, earlier(new)?))).collect())
 }

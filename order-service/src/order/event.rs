@@ -99,43 +99,43 @@ pub struct NewEvent {
     pub traceparent: Option<String>,
 }
 
-/// Appends events at the end. Must be the last of a transaction's last writes.
+/// The table of events for [`append_from`].
+pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
+    events
+        .uuid("order_id", |event| event.order_id.0)
+        .text("user_id", |event| event.user_id.as_str())
+        .int("version", |event| event.version)
+        .text("status", |event| event.status.as_str())
+        .opt_text("rejection_reason", |event| event.rejection_reason.map(RejectionReason::as_str))
+        .bigint("occurred_at_ms", |event| event.occurred_at_ms.0)
+        .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0))
+        .opt_text("traceparent", |event| event.traceparent.as_deref())
+}
+
+/// Appends the events in the table `events` of these writes, which has the columns of `order_events` but the position, and `ord`. Must be the
+/// last of a transaction's last writes.
 ///
 /// The counter's row lock is taken here and held until the commit, so whoever gets later positions commits later: a reader that remembers
 /// the highest position skips nothing. Taken earlier, the lock would only be held longer.
-pub fn append(writes: &mut Writes, events: &[NewEvent]) {
-    let backend = writes.backend();
-    let rows = Columns::new(backend, events)
-        .uuid("order_id", |event| event.order_id.0)
-        .text("user_id", |event| event.user_id.0.clone())
-        .int("version", |event| event.version)
-        .text("status", |event| event.status.to_string())
-        .opt_text("rejection_reason", |event| event.rejection_reason.map(|reason| reason.to_string()))
-        .bigint("occurred_at_ms", |event| event.occurred_at_ms.0)
-        .opt_uuid("source_event_id", |event| event.source_event_id.map(|id| id.0))
-        .opt_text("traceparent", |event| event.traceparent.as_deref());
-    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    let insert = |first: &str, rows: &str| {
+pub fn append_from(writes: &mut Writes, events: &'static str) {
+    let count = format!("(SELECT COUNT(*) FROM {events})");
+    let insert = |first: &str, from: &str| {
         format!(
-            "INSERT INTO order_events ({EVENT_COLUMNS})
-             SELECT {first} + r.ord - 1, r.order_id, r.user_id, r.version, r.status, r.rejection_reason, r.occurred_at_ms,
-                    r.source_event_id, r.traceparent
-             FROM {rows} AS r"
+            "INSERT INTO order_events (position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id,
+                                       traceparent)
+             SELECT {first} + ROW_NUMBER() OVER (ORDER BY ord) - 1, order_id, user_id, version, status, rejection_reason, occurred_at_ms,
+                    source_event_id, traceparent
+             FROM {from}"
         )
     };
-    let take = |returning: &str| {
-        let sql = format!("UPDATE event_cursor SET next = next + $1 {returning}");
-        Statement::from_sql_and_values(backend, sql, [count.into()])
-    };
-    if backend == DbBackend::Postgres {
-        writes.name("taken", take("RETURNING next - $1 AS first"));
-        writes.add(rows.statement(|rows| insert("taken.first", rows) + ", taken"));
+    let take = format!("UPDATE event_cursor SET next = next + {count}");
+    if writes.backend() == DbBackend::Postgres {
+        let take = Statement::from_string(DbBackend::Postgres, format!("{take} RETURNING next - {count} AS first"));
+        writes.name("taken", take);
+        writes.add_sql(insert("taken.first", &format!("{events}, taken")));
     } else {
         // One writer: nobody else moves the counter in between.
-        writes.add(rows.statement(|rows| insert("(SELECT next FROM event_cursor)", rows)));
-        writes.add(take(""));
+        writes.add_sql(insert("(SELECT next FROM event_cursor)", events));
+        writes.add_sql(take);
     }
 }
-
-const EVENT_COLUMNS: &str =
-    "position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id, traceparent";

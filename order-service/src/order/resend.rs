@@ -22,7 +22,6 @@ use super::{
     Order,
     create::{OUTBOX, payment_task},
     entity,
-    event::NewEvent,
 };
 use database::array::{Columns, is_one_of};
 
@@ -44,23 +43,15 @@ pub fn delay_ms(resends: u32) -> i64 {
     i64::try_from(delay).unwrap_or(i64::MAX)
 }
 
-/// From now on these orders are looked after. Part of the transaction that accepts them.
-pub(super) fn insert(backend: DbBackend, orders: &[Order]) -> Statement {
-    let rows = Columns::new(backend, orders)
-        .uuid("order_id", |order| order.id.0)
-        .bigint("resend_at_ms", |order| order.updated_at_ms.0 + delay_ms(0));
-    rows.statement(|rows| {
-        format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT r.order_id, r.resend_at_ms FROM {rows} AS r")
-    })
+/// From now on the orders in the table `orders` of the transaction's writes are looked after. Part of the transaction that accepts them.
+pub(super) fn insert_from(orders: &str) -> String {
+    format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT id, created_at_ms + {} FROM {orders}", delay_ms(0))
 }
 
-/// These orders are decided. Part of the transaction that settles them.
-pub(super) fn delete(backend: DbBackend, decided: &[NewEvent]) -> Statement {
-    let rows = Columns::new(backend, decided).uuid("order_id", |event| event.order_id.0);
-    rows.statement(|rows| {
-        let decided = format!("SELECT r.order_id FROM {rows} AS r");
-        format!("DELETE FROM pending_orders WHERE {}", is_one_of(backend, "order_id", &decided))
-    })
+/// The orders of these events are decided. Part of the transaction that settles them.
+pub(super) fn delete_from(backend: DbBackend, events: &str) -> String {
+    let decided = format!("SELECT order_id FROM {events}");
+    format!("DELETE FROM pending_orders WHERE {}", is_one_of(backend, "order_id", &decided))
 }
 
 /// One round.

@@ -11,7 +11,7 @@ use database::{
     array::{Columns, is_one_of},
 };
 use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult};
 
 use super::{
     OrderStatus,
@@ -67,10 +67,11 @@ pub async fn settle_orders_batch(
     if events.is_empty() {
         return Ok(0);
     }
-    let mut writes = Writes::new(tx.get_database_backend());
-    writes.add(update(writes.backend(), &events));
-    writes.add(resend::delete(writes.backend(), &events));
-    event::append(&mut writes, &events);
+    let rows = event::columns(Columns::new(tx.get_database_backend(), &events));
+    let mut writes = Writes::over("events", rows);
+    writes.add_sql(update_from("events"));
+    writes.add_sql(resend::delete_from(writes.backend(), "events"));
+    event::append_from(&mut writes, "events");
     writes.run_in_tx(tx).await?;
     Ok(events.len())
 }
@@ -128,18 +129,10 @@ async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Res
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-fn update(backend: DbBackend, events: &[NewEvent]) -> Statement {
-    let rows = Columns::new(backend, events)
-        .uuid("id", |event| event.order_id.0)
-        .text("status", |event| event.status.as_str())
-        .opt_text("rejection_reason", |event| event.rejection_reason.map(RejectionReason::as_str))
-        .int("version", |event| event.version)
-        .bigint("updated_at_ms", |event| event.occurred_at_ms.0);
-    rows.statement(|rows| {
-        format!(
-            "UPDATE orders SET status = r.status, rejection_reason = r.rejection_reason, version = r.version,
-                    updated_at_ms = r.updated_at_ms
-             FROM {rows} AS r WHERE orders.id = r.id AND orders.status = 'PENDING'"
-        )
-    })
+fn update_from(events: &str) -> String {
+    format!(
+        "UPDATE orders SET status = e.status, rejection_reason = e.rejection_reason, version = e.version,
+                updated_at_ms = e.occurred_at_ms
+         FROM {events} AS e WHERE orders.id = e.order_id AND orders.status = 'PENDING'"
+    )
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use database::array::Columns;
 use schema::{AccountId, CurrencyCode, LedgerEntryId, Money, OrderId, Timestamp, UserId};
-use sea_orm::{DbBackend, DeriveValueType, FromQueryResult, Statement, entity::prelude::*};
+use sea_orm::{DeriveValueType, FromQueryResult, entity::prelude::*};
 
 /// What changed a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, async_graphql::Enum, DeriveValueType)]
@@ -123,23 +123,18 @@ pub async fn lines_batch(db: &impl ConnectionTrait, ids: &[LedgerEntryId]) -> Re
     Line::find_by_statement(statement).all(db).await
 }
 
-/// Inserts debits. Their accounts must be locked and their numbers the next ones.
-pub fn insert_entries(backend: DbBackend, entries: &[Model]) -> Statement {
-    let rows = Columns::new(backend, entries)
-        .uuid("id", |entry| entry.id.0)
-        .uuid("account_id", |entry| entry.account_id.0)
-        .bigint("number", |entry| entry.number)
-        .text("kind", |entry| entry.kind.as_str())
-        .bigint("amount_minor", |entry| entry.amount_minor)
-        .bigint("balance_after_minor", |entry| entry.balance_after_minor)
-        .opt_uuid("order_id", |entry| entry.order_id.map(|id| id.0))
-        .bigint("created_at_ms", |entry| entry.created_at_ms.0);
-    rows.statement(|rows| {
-        format!(
-            "INSERT INTO ledger_entries
-                 (id, account_id, number, kind, amount_minor, balance_after_minor, order_id, created_at_ms)
-             SELECT r.id, r.account_id, r.number, r.kind, r.amount_minor, r.balance_after_minor, r.order_id, r.created_at_ms
-             FROM {rows} AS r"
-        )
-    })
+/// Adds the columns of a debit that are not those of its payment; NULL for rows without one.
+pub fn debit_columns<'a, R>(rows: Columns<'a, R>, debit: impl Fn(&'a R) -> Option<&'a Model>) -> Columns<'a, R> {
+    rows.opt_uuid("account_id", |row| debit(row).map(|debit| debit.account_id.0))
+        .bigint("entry_number", |row| debit(row).map_or(0, |debit| debit.number))
+        .bigint("balance_after_minor", |row| debit(row).map_or(0, |debit| debit.balance_after_minor))
+}
+
+/// Inserts the debits of the paid payments in the table `from`. Their accounts must be locked and their numbers the next ones.
+pub fn insert_debits_from(from: &str) -> String {
+    format!(
+        "INSERT INTO ledger_entries (id, account_id, number, kind, amount_minor, balance_after_minor, order_id, created_at_ms)
+         SELECT entry_id, account_id, entry_number, 'DEBIT', -amount_minor, balance_after_minor, order_id, decided_at_ms
+         FROM {from} WHERE account_id IS NOT NULL ORDER BY ord"
+    )
 }

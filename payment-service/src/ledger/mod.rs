@@ -4,6 +4,7 @@ pub mod entity;
 mod page;
 
 pub use entity::{
-    Entity as LedgerEntries, LedgerEntryKind, Line, Model as LedgerEntry, entry_under_key, insert_entries, lines_batch,
+    Entity as LedgerEntries, LedgerEntryKind, Line, Model as LedgerEntry, debit_columns, entry_under_key, insert_debits_from,
+    lines_batch,
 };
 pub use page::{decode_entry_cursor, entries_of_account, entry_cursor};

@@ -5,7 +5,7 @@ use schema::{
     CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
     UserId,
 };
-use sea_orm::{DbBackend, Statement, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 /// The decision of one order. Rows are permanent: the table refuses updates and deletes.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -71,27 +71,27 @@ pub async fn payments_batch(db: &impl ConnectionTrait, orders: &[OrderId]) -> Re
     Entity::find().from_raw_sql(statement).all(db).await
 }
 
-/// Inserts the decisions of orders that have none. `payments` should be sorted by order id: two transactions that decide the same orders
-/// then wait for each other instead of being chosen as victims of a deadlock.
-pub(super) fn insert_payments(backend: DbBackend, payments: &[Model]) -> Statement {
-    let rows = Columns::new(backend, payments)
-        .uuid("order_id", |payment| payment.order_id.0)
-        .text("user_id", |payment| payment.user_id.as_str())
-        .bigint("amount_minor", |payment| payment.amount_minor)
-        .text("currency", |payment| payment.currency.code())
-        .text("outcome", |payment| payment.outcome.to_string())
-        .opt_text("rejection_reason", |payment| payment.rejection_reason.map(RejectionReason::as_str))
-        .opt_uuid("entry_id", |payment| payment.entry_id.map(|id| id.0))
-        .uuid("result_event_id", |payment| payment.result_event_id.0)
-        .bigint("decided_at_ms", |payment| payment.decided_at_ms.0);
-    rows.statement(|rows| {
-        format!(
-            "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id,
-                 result_event_id, decided_at_ms)
-             SELECT r.order_id, r.user_id, r.amount_minor, r.currency, r.outcome, r.rejection_reason, r.entry_id,
-                 r.result_event_id, r.decided_at_ms
-             FROM {rows} AS r WHERE true
-             ON CONFLICT (order_id) DO NOTHING"
-        )
-    })
+/// Adds the columns that [`insert_payments_from`] needs, but `order_id`, of rows that may come with a decision. Without one its `outcome` is
+/// NULL.
+pub(super) fn columns<'a, R>(rows: Columns<'a, R>, payment: impl Fn(&'a R) -> Option<&'a Model>) -> Columns<'a, R> {
+    rows.opt_text("user_id", |row| payment(row).map(|payment| payment.user_id.as_str()))
+        .bigint("amount_minor", |row| payment(row).map_or(0, |payment| payment.amount_minor))
+        .opt_text("currency", |row| payment(row).map(|payment| payment.currency.code()))
+        .opt_text("outcome", |row| payment(row).map(|payment| payment.outcome.as_str()))
+        .opt_text("rejection_reason", |row| payment(row)?.rejection_reason.map(RejectionReason::as_str))
+        .opt_uuid("entry_id", |row| payment(row)?.entry_id.map(|id| id.0))
+        .opt_uuid("result_event_id", |row| payment(row).map(|payment| payment.result_event_id.0))
+        .bigint("decided_at_ms", |row| payment(row).map_or(0, |payment| payment.decided_at_ms.0))
+}
+
+/// Inserts the decisions in the table `from` of orders that have none. In the order of the orders' ids: two transactions that decide the
+/// same orders then wait for each other instead of being chosen as victims of a deadlock.
+pub(super) fn insert_payments_from(from: &str) -> String {
+    format!(
+        "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id,
+                               decided_at_ms)
+         SELECT order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id, decided_at_ms
+         FROM {from} WHERE outcome IS NOT NULL ORDER BY order_id
+         ON CONFLICT (order_id) DO NOTHING"
+    )
 }

@@ -25,12 +25,12 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, Entit
 
 use super::{
     Payment, PaymentError,
-    entity::{insert_payments, payments_batch},
+    entity::{self, insert_payments_from, payments_batch},
     plan::{AccountChange, Plan, plan},
 };
 use crate::{
     account::{Account, Accounts},
-    ledger::insert_entries,
+    ledger::{LedgerEntry, debit_columns, insert_debits_from},
 };
 
 /// Where applied messages are remembered.
@@ -91,7 +91,7 @@ pub async fn decide_payments_batch(
         .iter()
         .map(|(index, payment)| result_row(results_topic, payment, tasks.get(*index)))
         .collect::<Result<Vec<_>, _>>()?;
-    let redelivered = write_batch(tx, tasks, &plan, &results).await?;
+    let redelivered = write_batch(tx, results_topic, tasks, &plan, &results).await?;
 
     Ok(Settled {
         results,
@@ -115,29 +115,59 @@ async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Resu
     Accounts::find().from_raw_sql(statement).all(tx).await
 }
 
+/// What a task leaves behind: a row of the table that all inserts select from.
+struct Effect<'a> {
+    task: &'a Task,
+    /// When it was decided now.
+    decided: Option<&'a Payment>,
+    /// When it was paid now.
+    debit: Option<&'a LedgerEntry>,
+    /// When it is the first task of the batch for its order.
+    result: Option<&'a OutboxRow>,
+}
+
+/// Decisions, debits and results stand in a plan in the order of their tasks.
+fn effects<'a>(tasks: &'a [Task], plan: &'a Plan, results: &'a [OutboxRow]) -> Vec<Effect<'a>> {
+    let mut told = plan.results.iter().zip(results).peekable();
+    let mut decided = plan.decided.iter().peekable();
+    let mut debits = plan.debits.iter().peekable();
+    let effect = |(at, task)| {
+        let result = told.next_if(|((index, _), _)| *index == at);
+        let decided = result.and_then(|((_, payment), _)| decided.next_if(|decided| decided.order_id == payment.order_id));
+        let debit = decided.and_then(|payment| debits.next_if(|debit| Some(debit.id) == payment.entry_id));
+        Effect { task, decided, debit, result: result.map(|(_, row)| row) }
+    };
+    tasks.iter().enumerate().map(effect).collect()
+}
+
 /// Answers how many of the tasks were applied before under the same message id, or stand twice in this batch.
 async fn write_batch(
     tx: &DatabaseTransaction,
+    results_topic: &str,
     tasks: &[Task],
     plan: &Plan,
     results: &[OutboxRow],
 ) -> Result<usize, PaymentError> {
-    let mut decided = plan.decided.clone();
-    decided.sort_unstable_by_key(|payment| payment.order_id);
-    let ids: Vec<_> = tasks.iter().map(|task| task.event_id.0).collect();
+    let effects = effects(tasks, plan, results);
+    let rows = Columns::new(tx.get_database_backend(), &effects)
+        .uuid("message_id", |effect| effect.task.event_id.0)
+        .uuid("order_id", |effect| effect.task.payment.order_id.0);
+    let rows = entity::columns(rows, |effect| effect.decided);
+    let rows = debit_columns(rows, |effect| effect.debit);
+    let rows = outbox::columns(rows, |effect| effect.result);
 
-    let mut writes = Writes::new(tx.get_database_backend());
-    writes.add(insert_payments(writes.backend(), &decided));
+    let mut writes = Writes::over("tasks", rows);
+    writes.add_sql(insert_payments_from("tasks"));
     writes.add(update_accounts(writes.backend(), &plan.accounts));
-    writes.add(inbox::claim(writes.backend(), INBOX, &ids));
-    writes.add(outbox::insert(writes.backend(), OUTBOX, results)?);
-    writes.add(insert_entries(writes.backend(), &plan.debits));
+    writes.add_sql(inbox::claim_from(writes.backend(), INBOX, "tasks"));
+    writes.add(outbox::insert_from(writes.backend(), OUTBOX, "tasks", results_topic));
+    writes.add_sql(insert_debits_from("tasks"));
     let written = writes.run_in_tx(tx).await?;
     let &[payments, accounts, claims, ..] = written.as_slice() else {
         return Err(DbErr::Custom(format!("{} of 5 writes were run", written.len())).into());
     };
-    if payments < count(&decided) {
-        return Err(PaymentError::DecidedElsewhere { count: count(&decided) - payments });
+    if payments < count(&plan.decided) {
+        return Err(PaymentError::DecidedElsewhere { count: count(&plan.decided) - payments });
     }
     if accounts < count(&plan.accounts) {
         return Err(PaymentError::AccountChanged { count: count(&plan.accounts) - accounts });
