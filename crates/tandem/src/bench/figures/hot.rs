@@ -34,7 +34,7 @@ const PUBLISH_RECORDS: usize = 2_000;
 /// partition is worked off in order. Looking at these alone costs next to nothing while the time runs.
 const LAST_TASKS: usize = 200;
 /// How exactly the end is seen.
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(50);
 /// All tasks are decided after this time or there is no figure.
 const DECIDED_WITHIN: Duration = Duration::from_secs(300);
 
