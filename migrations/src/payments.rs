@@ -15,7 +15,7 @@ pub struct PaymentsMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for PaymentsMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreatePayments), Box::new(DebitInPlace), Box::new(OUTBOX)]
+        vec![Box::new(CreatePayments), Box::new(DebitInPlace), Box::new(OUTBOX), Box::new(FewerIndexes)]
     }
 }
 
@@ -127,5 +127,51 @@ impl MigrationTrait for DebitInPlace {
             execute(manager, IN_PLACE_ON_POSTGRES).await?;
         }
         index_only_what_waits(manager, "outbox_payments").await
+    }
+}
+
+/// Two indexes of `payments` are looked up by nobody and guard nothing that is not guarded elsewhere: an entry is of one order
+/// (`ledger_entries_one_debit_per_order`), an order has one payment, and result events get their ids where the payment is decided. Each cost
+/// every payment an index entry.
+struct FewerIndexes;
+
+impl MigrationName for FewerIndexes {
+    fn name(&self) -> &'static str {
+        "payments_0004_fewer_indexes"
+    }
+}
+
+const FEWER_INDEXES_ON_POSTGRES: &str =
+    "ALTER TABLE payments DROP CONSTRAINT payments_entry, DROP CONSTRAINT payments_result_event;";
+
+/// SQLite cannot drop a constraint: the table is made again.
+const FEWER_INDEXES_ON_SQLITE: &str = "
+CREATE TABLE payments_0004 (
+    order_id BLOB NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL CHECK (amount_minor BETWEEN 1 AND 1000000000000000),
+    currency TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('PAID', 'REJECTED')),
+    rejection_reason TEXT CHECK (rejection_reason IN ('ACCOUNT_NOT_FOUND', 'INSUFFICIENT_FUNDS', 'CURRENCY_MISMATCH')),
+    entry_id BLOB,
+    result_event_id BLOB NOT NULL,
+    decided_at_ms INTEGER NOT NULL,
+    CONSTRAINT payments_paid_with_entry CHECK ((outcome = 'PAID') = (entry_id IS NOT NULL)),
+    CONSTRAINT payments_rejected_with_reason CHECK ((outcome = 'REJECTED') = (rejection_reason IS NOT NULL))
+) STRICT;
+INSERT INTO payments_0004
+SELECT order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id, decided_at_ms FROM payments;
+DROP TABLE payments;
+ALTER TABLE payments_0004 RENAME TO payments;
+";
+
+#[async_trait::async_trait]
+impl MigrationTrait for FewerIndexes {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() == DbBackend::Postgres {
+            return execute(manager, FEWER_INDEXES_ON_POSTGRES).await;
+        }
+        execute(manager, FEWER_INDEXES_ON_SQLITE).await?;
+        make_immutable(manager, "payments").await
     }
 }

@@ -262,12 +262,6 @@ on_both!(PaymentsMigrator;
         let cases: &[Case<'_>] = &[
             (Guard { postgres: "payments_pkey", sqlite: "payments.order_id" }, PAID, &[("order_id", "#5")]),
             (Guard { postgres: "payments_pkey", sqlite: "payments.order_id" }, REJECTED, &[("order_id", "#5")]),
-            (Guard { postgres: "payments_entry", sqlite: "payments.entry_id" }, PAID, &[("entry_id", "#3")]),
-            (
-                Guard { postgres: "payments_result_event", sqlite: "payments.result_event_id" },
-                PAID,
-                &[("result_event_id", "#6")],
-            ),
             (amount(), PAID, &[("amount_minor", "0")]),
             (amount(), PAID, &[("amount_minor", "-1")]),
             (amount(), PAID, &[("amount_minor", "1000000000000001")]),
