@@ -1,7 +1,8 @@
 //! Figure 2: orders that are created, debited and stored as PAID, at a rate that is sustained for a minute.
 //!
-//! First a closed loop shows about how much the machine can do. Then orders arrive in an open loop at a fixed rate, and once a second what
-//! is accepted and not yet settled is counted. A rate is sustained when that lag does not grow; if it grows, a lower one is tried.
+//! First a closed loop shows about how much the machine can do, and short open loops, each faster than the one before, where it no longer
+//! keeps up. Then orders arrive in an open loop at a fixed rate for the whole time, and once a second what is accepted and not yet settled is
+//! counted. A rate is sustained when that lag does not grow; if it grows, a lower one is tried.
 
 use std::time::Duration;
 
@@ -22,12 +23,16 @@ use crate::bench::{
 pub const USERS: usize = 1_000;
 /// Connections of the open loop: more than are busy at any moment while the rate is sustained.
 const CONNECTIONS: usize = 256;
-/// The first rate that is tried, in parts of what a closed loop settles.
+/// The first short loop, in parts of what the closed loop settles.
+const FIRST_PROBE: f64 = 1.0;
+/// Each further short loop is faster by so much.
+const PROBE_STEP: f64 = 1.1;
+/// Long enough for a lag to grow.
+const PROBE: Duration = Duration::from_secs(8);
+/// The first rate of the whole time, in parts of the fastest that a short loop sustained.
 const FIRST_RATE: f64 = 0.95;
 /// Each further try is lower by so much.
-const STEP: f64 = 0.93;
-/// A rate that is not found after so many tries is not worth a figure.
-const MAX_TRIES: u32 = 6;
+const STEP: f64 = 0.95;
 /// What may be under way is what arrives in this time; and the lag may not be longer at the end than in the middle by more than this.
 const LAG_SLACK_SECONDS: f64 = 0.5;
 /// After the last order, everything is settled within this time or the figure is none.
@@ -71,7 +76,8 @@ pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Res
     progress.step("accounts", Duration::ZERO);
     open_accounts(&target, "1000000.00").await?;
     let mut accepted = Vec::new();
-    let mut rate = capacity(bench, stage, progress, &mut accepted).await? * FIRST_RATE;
+    let capacity = capacity(bench, stage, progress, &mut accepted).await?;
+    let mut rate = FIRST_RATE * probe(stage, capacity, progress, &mut accepted).await?;
     for run in RUNS {
         progress.step(format!("{rate:.0} orders/s"), bench.options.sustained());
         let before = Costs::now(stage)?;
@@ -87,8 +93,25 @@ pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Res
     Err(BenchError::Unexpected(format!("{rate:.0} orders/s are not sustained either")))
 }
 
-/// In front of the idempotency keys of each try.
-const RUNS: [&str; MAX_TRIES as usize] = ["try-1", "try-2", "try-3", "try-4", "try-5", "try-6"];
+/// In front of the idempotency keys of each try. A rate that is not found after so many tries is not worth a figure.
+const RUNS: [&str; 8] = ["try-1", "try-2", "try-3", "try-4", "try-5", "try-6", "try-7", "try-8"];
+/// The same for short loops.
+const PROBES: [&str; 6] = ["probe-1", "probe-2", "probe-3", "probe-4", "probe-5", "probe-6"];
+
+/// The fastest rate that was sustained for a short time; what the closed loop settles when none was.
+async fn probe(stage: &Stage, capacity: f64, progress: &Progress, accepted: &mut Vec<OrderId>) -> Result<f64, BenchError> {
+    let mut rate = capacity * FIRST_PROBE;
+    for run in PROBES {
+        progress.step(format!("{rate:.0} orders/s for a short time"), PROBE);
+        let short = sustain(stage, run, rate, Duration::from_secs(2), PROBE).await?;
+        accepted.extend(short.accepted);
+        if !short.sustained {
+            break;
+        }
+        rate *= PROBE_STEP;
+    }
+    Ok((rate / PROBE_STEP).max(capacity))
+}
 
 /// What a closed loop settles per second.
 async fn capacity(bench: &Bench, stage: &Stage, progress: &Progress, accepted: &mut Vec<OrderId>) -> Result<f64, BenchError> {
