@@ -130,9 +130,9 @@ impl MigrationTrait for DebitInPlace {
     }
 }
 
-/// Two indexes of `payments` are looked up by nobody and guard nothing that is not guarded elsewhere: an entry is of one order
-/// (`ledger_entries_one_debit_per_order`), an order has one payment, and result events get their ids where the payment is decided. Each cost
-/// every payment an index entry.
+/// Two indexes of `payments` that nobody looks up, and that guard no money: an order has one payment and one debit
+/// (`ledger_entries_one_debit_per_order`). That each paid order names its own debit is what the audit checks. Each cost every payment an index
+/// entry.
 struct FewerIndexes;
 
 impl MigrationName for FewerIndexes {

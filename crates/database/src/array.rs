@@ -85,24 +85,12 @@ impl Kind {
         }
     }
 
-    /// What stands for NULL: drivers send no arrays with holes.
-    fn placeholder(self) -> Value {
+    /// What stands for NULL, as a value and as PostgreSQL writes it: drivers send no arrays with holes. Only for what may be NULL.
+    fn placeholder(self) -> (Value, &'static str) {
         match self {
-            Self::Uuid => Uuid::nil().into(),
-            Self::Int => 0_i32.into(),
-            Self::BigInt => 0_i64.into(),
-            Self::Text => String::new().into(),
-            Self::Bytes => Vec::<u8>::new().into(),
-        }
-    }
-
-    /// The placeholder as PostgreSQL writes it.
-    fn placeholder_sql(self) -> String {
-        match self {
-            Self::Uuid => format!("'{}'::uuid", Uuid::nil()),
-            Self::Int | Self::BigInt => "0".to_owned(),
-            Self::Text => "''".to_owned(),
-            Self::Bytes => "''::bytea".to_owned(),
+            Self::Uuid => (Uuid::nil().into(), "'00000000-0000-0000-0000-000000000000'::uuid"),
+            Self::Bytes => (Vec::<u8>::new().into(), "''::bytea"),
+            Self::Text | Self::Int | Self::BigInt => (String::new().into(), "''"),
         }
     }
 }
@@ -127,7 +115,7 @@ macro_rules! optional {
         pub fn $name<T: Into<$type>>(self, name: &'static str, value: impl Fn(&'a R) -> Option<T>) -> Self {
             self.column(name, Kind::$kind, true, |row| {
                 let value: $type = value(row)?.into();
-                Some(Value::from(value)).filter(|value| *value != Kind::$kind.placeholder())
+                Some(Value::from(value)).filter(|value| *value != Kind::$kind.placeholder().0)
             })
         }
     )*};
@@ -168,7 +156,7 @@ impl<'a, R> Columns<'a, R> {
         let values = self.rows.iter().map(value);
         match self.backend {
             DbBackend::Postgres => {
-                let values = values.map(|value| value.unwrap_or_else(|| kind.placeholder())).collect();
+                let values = values.map(|value| value.unwrap_or_else(|| kind.placeholder().0)).collect();
                 self.arrays.push(Value::Array(kind.array_type(), Some(Box::new(values))));
             }
             _ => {
@@ -233,7 +221,7 @@ impl<'a, R> Columns<'a, R> {
             arrays.push(format!("${}::{}[]", index + 1, kind.postgres_type()));
             names.push(format!("c{index}"));
             selected.push(match nullable {
-                true => format!("NULLIF(c{index}, {}) AS {name}", kind.placeholder_sql()),
+                true => format!("NULLIF(c{index}, {}) AS {name}", kind.placeholder().1),
                 false => format!("c{index} AS {name}"),
             });
         }

@@ -236,13 +236,6 @@ pub(crate) fn commit_outcome_is_unknown(error: &DbErr) -> bool {
     code.parse::<i32>().is_ok_and(|code| code & 0xff == SQLITE_IOERR)
 }
 
-/// Whether a statement outside of a transaction, which failed, may nevertheless have been applied: it was sent, and its session ended without
-/// an answer.
-pub(crate) fn statement_outcome_is_unknown(error: &DbErr) -> bool {
-    let was_sent = matches!(error, DbErr::Query(_) | DbErr::Exec(_));
-    was_sent && is_connection_lost(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,14 +11,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use sea_orm::metric::Info;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use tokio::task::JoinError;
 use tracing::Instrument;
 
 use crate::database::{Database, Inner, Store};
-use crate::error::{DatabaseError, commit_outcome_is_unknown, is_connection_lost, statement_outcome_is_unknown};
+use crate::error::{DatabaseError, commit_outcome_is_unknown, is_connection_lost};
 
 /// How often BEGIN is tried when the connection turns out to be dead. The first loss makes the
 /// pool test its other connections, so a restarted server costs one attempt; the third is for a
@@ -79,7 +77,8 @@ impl Database {
             let started = Instant::now();
             let inner = &database.inner;
             let result = STATEMENT_FAILED.scope(Cell::new(false), run(inner, name, work)).await;
-            note_duration(name, started, &result);
+            let outcome = if result.is_ok() { "committed" } else { "failed" };
+            metrics::histogram!("database_transaction_seconds", "name" => name, "outcome" => outcome).record(started.elapsed());
             if let Store::Sqlite { writer, wal, .. } = &inner.store
                 && wal.is_due()
             {
@@ -89,64 +88,14 @@ impl Database {
             result
         };
         let span = tracing::debug_span!("transaction", name);
-        settled(name, tokio::spawn(run.instrument(span)).await)
+        match tokio::spawn(run.instrument(span)).await {
+            Ok(result) => result,
+            Err(error) => Err(E::from(match error.try_into_panic() {
+                Ok(panic) => DatabaseError::Panicked { transaction: name, message: panic_message(panic.as_ref()) },
+                Err(_) => DatabaseError::Cancelled { transaction: name },
+            })),
+        }
     }
-}
-
-impl Database {
-    /// Runs `work` without a transaction around it, on a task of its own: each of its statements commits alone, which saves the two round
-    /// trips of BEGIN and COMMIT. For work that writes in one statement.
-    ///
-    /// # Errors
-    ///
-    /// [`DatabaseError::OutcomeUnknown`] when the connection was lost or the time was up: a statement may have been committed without an
-    /// answer. Work whose rows bring their keys can be repeated then, and finds out.
-    pub async fn autocommit<T: Send + 'static>(
-        &self,
-        name: &'static str,
-        work: impl for<'c> FnOnce(&'c DatabaseConnection) -> BoxFuture<'c, Result<T, DbErr>> + Send + 'static,
-    ) -> Result<T, DatabaseError> {
-        let database = self.clone();
-        let run = async move {
-            let started = Instant::now();
-            let inner = &database.inner;
-            let bound = inner.options.transaction_timeout;
-            let result = match tokio::time::timeout(bound, work(&inner.writer)).await {
-                Ok(Ok(value)) => Ok(value),
-                Ok(Err(error)) => {
-                    note_loss(inner, &error);
-                    Err(if statement_outcome_is_unknown(&error) {
-                        DatabaseError::OutcomeUnknown { transaction: name, reason: error.to_string() }
-                    } else {
-                        DatabaseError::Db(error)
-                    })
-                }
-                Err(_) => {
-                    inner.suspicion.raise();
-                    let reason = DatabaseError::TimedOut { what: name, after: bound }.to_string();
-                    Err(DatabaseError::OutcomeUnknown { transaction: name, reason })
-                }
-            };
-            note_duration(name, started, &result);
-            result
-        };
-        settled(name, tokio::spawn(run.instrument(tracing::debug_span!("autocommit", name))).await)
-    }
-}
-
-fn note_duration<T, E>(name: &'static str, started: Instant, result: &Result<T, E>) {
-    let outcome = if result.is_ok() { "committed" } else { "failed" };
-    metrics::histogram!("database_transaction_seconds", "name" => name, "outcome" => outcome).record(started.elapsed());
-}
-
-/// What became of the task of a transaction.
-fn settled<T, E: From<DatabaseError>>(name: &'static str, ended: Result<Result<T, E>, JoinError>) -> Result<T, E> {
-    ended.unwrap_or_else(|error| {
-        Err(E::from(match error.try_into_panic() {
-            Ok(panic) => DatabaseError::Panicked { transaction: name, message: panic_message(panic.as_ref()) },
-            Err(_) => DatabaseError::Cancelled { transaction: name },
-        }))
-    })
 }
 
 async fn run<T, E>(

@@ -6,7 +6,7 @@
 //! they run one after the other. The writes are the same text for both.
 //!
 //! Because all parts of one PostgreSQL statement see the same snapshot, **no write may read what another one of the same [`Writes`] has
-//! written**, and no two may write the same row. What one of them has to learn from another is named ([`Writes::name`]). They take their
+//! written** (on SQLite, where it would see it, neither, but for the rows of an answer), and no two may write the same row. What one of them has to learn from another is named ([`Writes::name`]). They take their
 //! locks in the order in which they were added.
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value};
@@ -49,7 +49,9 @@ impl Writes {
     pub fn over<R>(name: &str, rows: Columns<'_, R>) -> Self {
         let backend = rows.backend();
         let (table, values) = rows.into_table();
-        Self { tables: vec![format!("{name} AS MATERIALIZED {table}")], rows: values, ..Self::new(backend) }
+        // On SQLite each part reads the columns that it needs; PostgreSQL reads all of them once.
+        let kept = if backend == DbBackend::Postgres { "MATERIALIZED " } else { "" };
+        Self { tables: vec![format!("{name} AS {kept}{table}")], rows: values, ..Self::new(backend) }
     }
 
     /// For building the statements.
@@ -93,6 +95,7 @@ impl Writes {
     /// # Errors
     /// What the database says; the transaction is then to be rolled back.
     pub async fn run_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
+        debug_assert!(self.parts.iter().all(|part| !matches!(part.kind, Kind::Answer(_))), "an answer is for `answer_in_tx`");
         if self.parts.is_empty() {
             return Ok(Vec::new());
         }
@@ -108,7 +111,8 @@ impl Writes {
         Ok(written)
     }
 
-    /// Runs them and answers the rows of [`Writes::answer`]. On PostgreSQL it is one statement, which needs no transaction around it.
+    /// Runs them and answers the rows of [`Writes::answer`]. On PostgreSQL the counts of the others come with each row: asking for them is what
+    /// runs the others in their order.
     ///
     /// # Errors
     /// What the database says; the transaction is then to be rolled back.

