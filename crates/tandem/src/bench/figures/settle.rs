@@ -56,13 +56,31 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let yardstick = bench.order_yardstick(&progress).await?;
     let stage = Stage::start(&bench.servers, "settle").await?;
     let per_second = find_rate(bench, &stage, &progress).await?;
+    let bloat = bloat(&stage).await?;
     stage.stop().await?;
     progress.done();
     bench.settled_per_second = Some(per_second);
     let yardstick = yardstick
         .map(|rate| Yardstick { name: format!("pgbench of figure 1, best at {} clients", rate.clients), value: rate.per_second });
     let name = format!("settled orders, open loop, {} s, lag not growing", bench.options.sustained().as_secs());
-    Ok(vec![Figure::new(2, name, per_second, "orders/s", yardstick, Bar::AtLeastTimes(0.5))])
+    let settled = Figure::new(2, name, per_second, "orders/s", yardstick, Bar::AtLeastTimes(0.5));
+    Ok(std::iter::once(settled).chain(bloat).collect())
+}
+
+/// What the load left in the tables that every message passes: rows that are dead and not yet vacuumed away, beside the orders that passed.
+async fn bloat(stage: &Stage) -> Result<Vec<Figure>, BenchError> {
+    let passed = stage.events().await? as f64 / 2.0;
+    let mut figures = Vec::new();
+    for (db, table) in
+        [(&stage.orders_db, "outbox_orders"), (&stage.payments_db, "inbox_payments"), (&stage.payments_db, "outbox_payments")]
+    {
+        let dead = stage::number(db, &format!("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = '{table}'")).await?;
+        let bytes = stage::number(db, &format!("SELECT pg_total_relation_size('{table}')")).await?;
+        let name = format!("  dead rows of {table}, {} MB with its indexes", bytes / 1_000_000);
+        let orders = Yardstick { name: "orders that passed it until then".to_owned(), value: passed };
+        figures.push(Figure::new(2, name, dead as f64, "rows", Some(orders), Bar::None));
+    }
+    Ok(figures)
 }
 
 /// The highest rate of those tried that is sustained.
