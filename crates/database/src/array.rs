@@ -267,6 +267,11 @@ pub fn is_one_of(backend: DbBackend, column: &str, query: &str) -> String {
     }
 }
 
+/// For a query that claims rows: leaves out those that somebody else is claiming. SQLite has one writer, and nobody to skip.
+pub fn skip_locked(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" }
+}
+
 fn json(value: Option<Value>) -> Json {
     match value {
         Some(Value::Uuid(Some(id))) => Json::from(id.simple().to_string()),

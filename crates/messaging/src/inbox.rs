@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use database::array::{Columns, is_one_of};
+use database::array::{Columns, is_one_of, skip_locked};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
 
@@ -67,8 +67,7 @@ pub async fn prune_claims_batch<C: ConnectionTrait>(
 ) -> Result<u64, DbErr> {
     let backend = tx.get_database_backend();
     let now = database::now_ms_sql(backend);
-    // What another replica removes is skipped.
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = skip_locked(backend);
     let old = format!("SELECT message_id FROM {table} WHERE received_at_ms < {now} - $2 ORDER BY received_at_ms LIMIT $1 {skip}");
     let sql = format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "message_id", &old));
     let values = [bigint(limit), millis(retention).into()];

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use database::{
     Writes,
-    array::{Columns, is_one_of},
+    array::{Columns, is_one_of, skip_locked},
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
@@ -173,8 +173,7 @@ pub(crate) async fn claim_due_batch<C: ConnectionTrait>(
         _ => ("MIN", format!("($2 << MIN(o.attempts, {MAX_DOUBLINGS}))")),
     };
     let set = format!("attempts = o.attempts + 1, next_attempt_at_ms = {now} + {least}($3, {shifted})");
-    // On SQLite there is one writer at a time, and nobody to skip.
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = skip_locked(backend);
     let due = format!("SELECT id FROM {table} WHERE next_attempt_at_ms <= {now} ORDER BY next_attempt_at_ms LIMIT $1 {skip}");
     let sql = format!(
         "UPDATE {table} AS o SET {set} WHERE {}

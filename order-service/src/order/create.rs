@@ -82,9 +82,10 @@ struct Candidate {
 #[derive(Clone)]
 struct Call {
     /// Its candidate: of several calls with one key that of the first.
-    candidate: usize,
+    candidate: OrderId,
     is_first: bool,
-    arguments_hash: Vec<u8>,
+    /// Of calls with a key.
+    arguments_hash: Option<Vec<u8>>,
 }
 
 impl Prepared {
@@ -100,41 +101,28 @@ impl Prepared {
         for at in order {
             let call = &new[at];
             let is_first = call.idempotency_key.is_none() || last.is_none_or(|last| key_of(last) != key_of(call));
-            let arguments_hash = arguments_hash(call);
+            let arguments_hash = call.idempotency_key.as_ref().map(|_| arguments_hash(call));
             if is_first {
-                candidates.push(Candidate::new(tasks_topic, call, &arguments_hash)?);
+                candidates.push(Candidate::new(tasks_topic, call, arguments_hash.clone())?);
             }
             last = Some(call);
-            calls[at] = Some(Call { candidate: candidates.len() - 1, is_first, arguments_hash });
+            calls[at] = candidates.last().map(|new| Call { candidate: new.order.id, is_first, arguments_hash });
         }
         Ok(Self { candidates, calls: calls.into_iter().flatten().collect() })
     }
 
-    async fn store_in_tx(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Created, DbErr> {
+    async fn store_in_tx(self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Created, DbErr> {
         let numbers = self.insert_batch(tx, tasks_topic).await?;
-        let (created, lost): (Vec<_>, Vec<_>) = self.candidates.iter().partition(|new| numbers.contains_key(&new.order.id));
+        let (created, lost): (Vec<_>, Vec<_>) = self.candidates.into_iter().partition(|new| numbers.contains_key(&new.order.id));
         let mut stored = find_by_key_batch(tx, &lost).await?;
         let mut outbox = Vec::with_capacity(created.len());
         for Candidate { order, task, .. } in created {
             let number = numbers.get(&order.id).copied().unwrap_or(order.number);
-            stored.insert(order.id, Order { number, ..order.clone() });
-            outbox.push(task.clone());
+            stored.insert(order.id, Order { number, ..order });
+            outbox.push(task);
         }
-        let outcomes = self.calls.iter().map(|call| self.outcome(call, &stored)).collect::<Result<_, _>>()?;
+        let outcomes = self.calls.into_iter().map(|call| call.outcome(&stored)).collect::<Result<_, _>>()?;
         Ok(Created { outcomes, outbox })
-    }
-
-    fn outcome(&self, call: &Call, stored: &HashMap<OrderId, Order>) -> Result<CreateOutcome, DbErr> {
-        let candidate = self.candidates.get(call.candidate).map(|candidate| candidate.order.id);
-        let order = candidate.and_then(|id| stored.get(&id));
-        let order = order.ok_or_else(|| DbErr::Custom("an order was neither created nor found under its key".to_owned()))?;
-        Ok(if call.is_first && Some(order.id) == candidate {
-            CreateOutcome::Created(order.clone())
-        } else if order.idempotency_hash.as_ref() == Some(&call.arguments_hash) {
-            CreateOutcome::AlreadyCreated(order.clone())
-        } else {
-            CreateOutcome::KeyReused
-        })
     }
 
     /// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids of the orders that are new, with their numbers. Numbers
@@ -189,8 +177,23 @@ impl Prepared {
     }
 }
 
+impl Call {
+    /// `stored` has for each candidate itself, or the order that holds its key.
+    fn outcome(self, stored: &HashMap<OrderId, Order>) -> Result<CreateOutcome, DbErr> {
+        let order = stored.get(&self.candidate);
+        let order = order.ok_or_else(|| DbErr::Custom("an order was neither created nor found under its key".to_owned()))?;
+        Ok(if self.is_first && order.id == self.candidate {
+            CreateOutcome::Created(order.clone())
+        } else if order.idempotency_hash == self.arguments_hash {
+            CreateOutcome::AlreadyCreated(order.clone())
+        } else {
+            CreateOutcome::KeyReused
+        })
+    }
+}
+
 impl Candidate {
-    fn new(tasks_topic: &str, new: &NewOrder, arguments_hash: &[u8]) -> Result<Self, DbErr> {
+    fn new(tasks_topic: &str, new: &NewOrder, arguments_hash: Option<Vec<u8>>) -> Result<Self, DbErr> {
         let id = OrderId::generate();
         let order = Order {
             id,
@@ -204,7 +207,7 @@ impl Candidate {
             version: 1,
             updated_at_ms: id.created_at(),
             task_event_id: EventId::generate(),
-            idempotency_hash: new.idempotency_key.as_ref().map(|_| arguments_hash.to_vec()),
+            idempotency_hash: arguments_hash,
             idempotency_key: new.idempotency_key.clone(),
         };
         let task = payment_task(&order, tasks_topic)?;
@@ -253,7 +256,7 @@ fn key_of(new: &NewOrder) -> (&str, Option<&str>) {
 
 /// The orders that hold the keys of the `lost` ones, by the ids of these. A second statement, because the first one's snapshot may be older
 /// than the winner's commit.
-async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[&Candidate]) -> Result<HashMap<OrderId, Order>, DbErr> {
+async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[Candidate]) -> Result<HashMap<OrderId, Order>, DbErr> {
     if lost.is_empty() {
         return Ok(HashMap::new());
     }

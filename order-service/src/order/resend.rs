@@ -23,7 +23,7 @@ use super::{
     create::{OUTBOX, payment_task},
     entity,
 };
-use database::array::{Columns, is_one_of};
+use database::array::{Columns, is_one_of, skip_locked};
 
 /// An order is sent again when it has been PENDING for this long: far longer than a healthy payment takes.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ struct Due {
 async fn take_due_batch(tx: &DatabaseTransaction) -> Result<Vec<Due>, DbErr> {
     let backend = tx.get_database_backend();
     let now = now_ms_sql(backend);
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = skip_locked(backend);
     let (first, longest) = (FIRST_AFTER.as_millis(), LONGEST_INTERVAL.as_millis());
     let least = if backend == DbBackend::Postgres { "LEAST" } else { "MIN" };
     let due = format!("SELECT order_id FROM pending_orders WHERE resend_at_ms <= {now} ORDER BY resend_at_ms LIMIT $1 {skip}");
