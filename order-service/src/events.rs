@@ -7,7 +7,10 @@ use sea_orm::DatabaseTransaction;
 
 use crate::{
     feed::Feed,
-    order::settle::{ReceivedResult, SettleError, settle_orders_batch},
+    order::{
+        EventAndOrder,
+        settle::{ReceivedResult, SettleError, settle_orders_batch},
+    },
 };
 
 /// Consumer group of payment results, without the prefix of its environment.
@@ -15,14 +18,14 @@ pub const CONSUMER_GROUP: &str = "order-service";
 
 /// Applies `payment_results`.
 pub struct PaymentResults {
-    /// Told after each commit.
+    /// Gets what happened after each commit.
     pub feed: Feed,
 }
 
 #[async_trait]
 impl Handler for PaymentResults {
-    /// How many orders changed, and the steps of the traces that go through here; they end with the commit.
-    type Committed = (usize, Vec<Step>);
+    /// What happened to orders, and the steps of the traces that go through here; they end with the commit.
+    type Committed = (Vec<EventAndOrder>, Vec<Step>);
 
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
         let mut steps = Vec::new();
@@ -35,10 +38,8 @@ impl Handler for PaymentResults {
     }
 
     async fn committed(&self, (settled, _steps): Self::Committed) {
-        if settled > 0 {
-            metrics::counter!("orders_settled_total").increment(settled as u64);
-            self.feed.hint();
-        }
+        metrics::counter!("orders_settled_total").increment(settled.len() as u64);
+        self.feed.committed(settled);
     }
 }
 

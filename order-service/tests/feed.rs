@@ -5,7 +5,7 @@ mod common;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use common::create_order;
+use common::{create_order, create_orders};
 use database::{Database, DatabaseError, Writes, array::Columns, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::{
@@ -33,7 +33,8 @@ fn ada() -> UserId {
     UserId("ada".to_owned())
 }
 
-async fn pay(db: &Database, order: &Order) {
+/// Answers what happened, for [`Feed::committed`].
+async fn pay(db: &Database, order: &Order) -> Vec<EventAndOrder> {
     let result = PaymentResult {
         order_id: order.id,
         user_id: ada(),
@@ -43,13 +44,10 @@ async fn pay(db: &Database, order: &Order) {
     };
     let results = vec![ReceivedResult { event_id: EventId::generate(), result, traceparent: None }];
     db.transaction("test", move |tx| {
-        Box::pin(async move {
-            settle_orders_batch(tx, &results, Timestamp::now()).await.unwrap();
-            Ok::<_, DatabaseError>(())
-        })
+        Box::pin(async move { Ok::<_, DatabaseError>(settle_orders_batch(tx, &results, Timestamp::now()).await.unwrap()) })
     })
     .await
-    .unwrap();
+    .unwrap()
 }
 
 fn start(db: &Database) -> (Feed, CancellationToken) {
@@ -96,6 +94,29 @@ on_both!(OrdersMigrator;
         let change = next(&mut events).await.unwrap();
         assert_eq!((change.status, change.version), (OrderStatus::Paid, 2));
         assert!(next(&mut events).await.is_none());
+    }
+
+    async fn what_was_committed_here_comes_in_order_and_once_however_it_is_told(db: &TestDatabase) {
+        let (feed, _running) = start(db);
+        let orders = create_orders(db, 4).await;
+        let mut events = pin!(stream::of_user(feed.clone(), (*db).clone(), ada(), Some(Position(0))));
+        for position in 1..=4 {
+            assert_eq!(next(&mut events).await.unwrap().position, Position(position));
+        }
+        // Who commits first need not tell first.
+        let (first, second) = (pay(db, &orders[0]).await, pay(db, &orders[1]).await);
+        feed.committed(second.clone());
+        feed.committed(first);
+        feed.committed(second);
+        feed.committed(pay(db, &orders[2]).await);
+        // Without being told, as by another replica.
+        pay(db, &orders[3]).await;
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(EventAndOrder::clone(&*next(&mut events).await.unwrap()));
+        }
+        let stored = find::events_after(db.reader(), Position(4), 10).await.unwrap();
+        assert_eq!(seen, stored, "what comes from memory is what is stored");
     }
 
     async fn a_decided_order_yields_one_event_and_ends(db: &TestDatabase) {
@@ -258,9 +279,8 @@ async fn a_commit_on_one_replica_wakes_the_feed_of_another() {
     let mut events = pin!(stream::of_order(there.clone(), (*db).clone(), order.id));
     next(&mut events).await;
     wait_until_listening(&db, 2).await;
-    pay(&db, &order).await;
-    // Nobody hints `there`.
-    here.hint();
+    // Nobody tells `there` in process.
+    here.committed(pay(&db, &order).await);
     assert_eq!(next(&mut events).await.unwrap().status, OrderStatus::Paid);
 }
 

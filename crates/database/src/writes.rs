@@ -33,8 +33,27 @@ enum Kind {
     Counted,
     /// Referred to by a later part.
     Named(&'static str),
+    /// Answers the number that it returns, and is referred to by a later part.
+    Number(&'static str),
     /// Its rows are the answer.
     Answer(&'static str),
+}
+
+/// What became of [`Writes`].
+#[derive(Debug, Default)]
+pub struct Written {
+    /// How many rows each part has written, or the number that it has returned, in their order; without those that have a name or are the
+    /// answer. Empty when there is an answer and it has no rows.
+    pub counts: Vec<u64>,
+    /// The rows of [`Writes::answer`]. Other columns may come with them.
+    pub rows: Vec<QueryResult>,
+}
+
+impl Part {
+    /// The column of its count on PostgreSQL.
+    fn counted_as(&self, index: usize) -> Option<String> {
+        matches!(self.kind, Kind::Counted | Kind::Number(_)).then(|| format!("w{index}"))
+    }
 }
 
 impl Writes {
@@ -84,52 +103,47 @@ impl Writes {
         self.parts.push(Part { statement, kind: Kind::Named(name) });
     }
 
-    /// Adds the one statement whose `RETURNING` rows [`Writes::answer_in_tx`] answers. On PostgreSQL tables and later parts may select from
-    /// `name`; on SQLite they find the rows where they were written.
+    /// Adds a statement that writes one row or none, and returns one number of it, as `number`: that is its count in [`Written::counts`], 0
+    /// for none. On PostgreSQL later parts may select it from `name`.
+    pub fn number(&mut self, name: &'static str, sql: String) {
+        self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Number(name) });
+    }
+
+    /// Adds the one statement whose `RETURNING` rows are [`Written::rows`]. On PostgreSQL tables and later parts may select from `name`; on
+    /// SQLite they find the rows where they were written.
     pub fn answer(&mut self, name: &'static str, sql: String) {
         self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Answer(name) });
     }
 
-    /// Runs them and answers how many rows each one has written, without those that have a name.
+    /// Runs them.
     ///
     /// # Errors
     /// What the database says; the transaction is then to be rolled back.
-    pub async fn run_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<u64>, DbErr> {
-        debug_assert!(self.parts.iter().all(|part| !matches!(part.kind, Kind::Answer(_))), "an answer is for `answer_in_tx`");
+    pub async fn run_in_tx(self, tx: &impl ConnectionTrait) -> Result<Written, DbErr> {
+        let mut written = Written::default();
         if self.parts.is_empty() {
-            return Ok(Vec::new());
+            return Ok(written);
         }
         if self.backend == DbBackend::Postgres {
-            let row = tx.query_one_raw(self.into_statement()).await?.ok_or_else(|| DbErr::RecordNotFound("writes".to_owned()))?;
-            let counts = row.column_names().len();
-            return (0..counts).map(|index| Ok(row.try_get_by_index::<i64>(index)?.unsigned_abs())).collect();
+            let counted: Vec<String> = self.parts.iter().enumerate().filter_map(|(index, part)| part.counted_as(index)).collect();
+            written.rows = tx.query_all_raw(self.into_statement()).await?;
+            if let Some(row) = written.rows.first() {
+                let count = |name: &String| Ok(row.try_get::<i64>("", name)?.unsigned_abs());
+                written.counts = counted.iter().map(count).collect::<Result<_, DbErr>>()?;
+            }
+            return Ok(written);
         }
-        let mut written = Vec::with_capacity(self.parts.len());
-        for part in self.into_statements() {
-            written.push(tx.execute_raw(part.statement).await?.rows_affected());
-        }
-        Ok(written)
-    }
-
-    /// Runs them and answers the rows of [`Writes::answer`]. On PostgreSQL the counts of the others come with each row: asking for them is what
-    /// runs the others in their order.
-    ///
-    /// # Errors
-    /// What the database says; the transaction is then to be rolled back.
-    pub async fn answer_in_tx(self, tx: &impl ConnectionTrait) -> Result<Vec<QueryResult>, DbErr> {
-        if self.backend == DbBackend::Postgres {
-            return tx.query_all_raw(self.into_statement()).await;
-        }
-        let mut answer = Vec::new();
         for Part { statement, kind } in self.into_statements() {
             match kind {
-                Kind::Answer(_) => answer = tx.query_all_raw(statement).await?,
-                _ => {
-                    tx.execute_raw(statement).await?;
+                Kind::Answer(_) => written.rows = tx.query_all_raw(statement).await?,
+                Kind::Number(_) => {
+                    let number = tx.query_one_raw(statement).await?.map(|row| row.try_get_by_index::<i64>(0)).transpose()?;
+                    written.counts.push(number.unwrap_or_default().unsigned_abs());
                 }
+                Kind::Counted | Kind::Named(_) => written.counts.push(tx.execute_raw(statement).await?.rows_affected()),
             }
         }
-        Ok(answer)
+        Ok(written)
     }
 
     /// SQLite: each with the tables in front of it.
@@ -146,24 +160,30 @@ impl Writes {
         })
     }
 
-    /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0), (SELECT COUNT(*) FROM w2)`: the counts
-    /// are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front of them:
-    /// `SELECT w0.*, (SELECT COUNT(*) FROM w1) FROM w0`.
+    /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0) AS w0, (SELECT COUNT(*) FROM w2) AS w2`:
+    /// the counts are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front
+    /// of them, `SELECT answer.*, (SELECT COUNT(*) FROM w1) AS w1 FROM answer`: asking for the counts is what runs the others in their order.
     fn into_statement(self) -> Statement {
         let (mut ctes, mut selected, mut from) = (self.tables, Vec::new(), String::new());
         let mut values = self.rows;
-        for (index, Part { statement, kind }) in self.parts.into_iter().enumerate() {
+        for (index, part) in self.parts.into_iter().enumerate() {
+            let count = part.counted_as(index).unwrap_or_default();
+            let Part { statement, kind } = part;
             let sql = renumber(&statement.sql, values.len());
             match kind {
                 Kind::Named(name) => ctes.push(format!("{name} AS ({sql})")),
+                Kind::Number(name) => {
+                    ctes.push(format!("{name} AS ({sql})"));
+                    selected.push(format!("COALESCE((SELECT number FROM {name}), 0) AS {count}"));
+                }
                 Kind::Answer(name) => {
                     ctes.push(format!("{name} AS ({sql})"));
                     selected.push(format!("{name}.*"));
                     from = format!(" FROM {name}");
                 }
                 Kind::Counted => {
-                    ctes.push(format!("w{index} AS ({sql} RETURNING 1)"));
-                    selected.push(format!("(SELECT COUNT(*) FROM w{index})"));
+                    ctes.push(format!("{count} AS ({sql} RETURNING 1)"));
+                    selected.push(format!("(SELECT COUNT(*) FROM {count}) AS {count}"));
                 }
             }
             values.extend(statement.values.into_iter().flat_map(|values| values.0));
@@ -216,7 +236,7 @@ mod tests {
             statement.sql,
             "WITH w0 AS (DELETE FROM a WHERE x = $1 AND y = $2 RETURNING 1), taken AS (UPDATE b SET n = n + $3 RETURNING n), \
              w2 AS (INSERT INTO c SELECT n, $5 FROM taken WHERE $4 RETURNING 1) \
-             SELECT (SELECT COUNT(*) FROM w0), (SELECT COUNT(*) FROM w2)"
+             SELECT (SELECT COUNT(*) FROM w0) AS w0, (SELECT COUNT(*) FROM w2) AS w2"
         );
         assert_eq!(statement.values.unwrap().0, [1.into(), 2.into(), 3.into(), true.into(), 4.into()]);
     }

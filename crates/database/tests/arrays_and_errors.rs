@@ -68,7 +68,7 @@ async fn write(db: &database::Database, ids: &'static [i64], amount: i64) -> Res
             writes.add(Statement::from_sql_and_values(backend, "DELETE FROM entries WHERE id = $1", [7.into()]));
             let sql = "INSERT INTO entries (id, amount) VALUES (100 + $2, $1)";
             writes.add(Statement::from_sql_and_values(backend, sql, [amount.into(), amount.into()]));
-            Ok(writes.run_in_tx(tx).await?)
+            Ok(writes.run_in_tx(tx).await?.counts)
         })
     })
     .await
@@ -121,8 +121,9 @@ on_both!(Migrator;
             writes.table("new", new);
             writes.add_sql("INSERT INTO entries (id, amount) SELECT id + 100, amount FROM new".to_owned());
             writes.add(Statement::from_sql_and_values(backend, "INSERT INTO entries (id, amount) SELECT id + 200, amount + $1 FROM new", [5_i64.into()]));
-            let rows = writes.answer_in_tx(tx).await?;
-            rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect::<Result<Vec<i64>, DatabaseError>>()
+            let written = writes.run_in_tx(tx).await?;
+            assert_eq!(written.counts, [2, 2]);
+            written.rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect::<Result<Vec<i64>, DatabaseError>>()
         })).await.unwrap();
         assert_eq!(answered, [1, 3]);
         let found = db.reader().query_all_raw(Statement::from_string(db.backend(), "SELECT id, amount FROM entries ORDER BY id")).await.unwrap();

@@ -1,76 +1,157 @@
-//! Between replicas on PostgreSQL: `NOTIFY` after a commit shortens the other replicas' wait. SQLite has one process and needs none.
+//! Between replicas on PostgreSQL: `NOTIFY` after a commit shortens the wait of other replicas' subscribers. SQLite has one process and needs
+//! none.
 //!
-//! It is a hint and nothing else: what is lost (a broken connection, a replica that starts) is found by the tail's poll.
+//! Telling is for those who listen: a replica that somebody is subscribed to says so now and then, and who has heard of none for a while
+//! tells nobody. All of it is hints and nothing else: what is lost (a broken connection, a replica that starts) is found by the tail's poll.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use database::Database;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Feed;
 
-/// One channel for all replicas on a database.
+/// One channel for all replicas on a database. Payloads are one of the words below and who says it.
 const CHANNEL: &str = "order_events";
+/// Something was committed.
+const COMMITTED: &str = "committed";
+/// Somebody is subscribed here.
+const FOLLOWING: &str = "following";
 /// From one notification to the next, and so the longest that a commit waits for its own: subscribers elsewhere wait a little, the database
 /// is spared a lot.
 const INTERVAL: Duration = Duration::from_millis(5);
+/// How often a replica says that somebody is subscribed to it.
+const FOLLOWING_INTERVAL: Duration = Duration::from_secs(3);
+/// How long others believe it: two of its notifications may get lost.
+const BELIEVED: Duration = Duration::from_secs(10);
 /// Waits between attempts to listen while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// The longest of these waits.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Announces this replica's commits and listens to those of the others, until `shutdown`.
+/// Announces this replica's commits and subscribers and listens to the others, until `shutdown`.
 pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationToken) {
     if database.backend() != DbBackend::Postgres {
         return;
     }
-    // A replica does not wake itself: it was told in process.
-    let replica = Uuid::now_v7().to_string();
-    let announcing = announce(&feed, &database, &replica);
-    let listening = listen(&feed, &database, &replica);
-    shutdown.run_until_cancelled(futures_util::future::join(announcing, listening)).await;
+    let replica = Replica { feed, database, id: Uuid::now_v7().to_string(), others: Others::new() };
+    let work = async { tokio::join!(replica.tell_commits(), replica.tell_that_it_follows(), replica.listen()) };
+    shutdown.run_until_cancelled(work).await;
 }
 
-async fn announce(feed: &Feed, database: &Database, replica: &str) {
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        feed.shared.committed.notified().await;
-        interval.tick().await;
-        let notify =
-            Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_notify($1, $2)", [CHANNEL.into(), replica.into()]);
+struct Replica {
+    feed: Feed,
+    database: Database,
+    id: String,
+    others: Others,
+}
+
+impl Replica {
+    async fn tell_commits(&self) {
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.feed.shared.committed.notified().await;
+            if self.others.follow_at(Instant::now()) {
+                interval.tick().await;
+                self.tell(COMMITTED).await;
+            }
+        }
+    }
+
+    async fn tell_that_it_follows(&self) {
+        while self.feed.shared.registry.follows().await {
+            self.tell(FOLLOWING).await;
+            tokio::time::sleep(FOLLOWING_INTERVAL).await;
+        }
+    }
+
+    async fn tell(&self, what: &str) {
+        let values = [CHANNEL.into(), format!("{what} {}", self.id).into()];
+        let notify = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_notify($1, $2)", values);
         // A read, as far as the database is concerned: one statement, and nothing to make durable.
-        if let Err(error) = database.reader().query_all_raw(notify).await {
+        if let Err(error) = self.database.reader().query_all_raw(notify).await {
             tracing::debug!(%error, "other replicas find out by their poll");
+        }
+    }
+
+    async fn listen(&self) {
+        let backoff =
+            ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
+        let mut waits = backoff.build();
+        loop {
+            let ended = match self.database.listen(CHANNEL).await {
+                Ok(Some(mut listener)) => {
+                    waits = backoff.build();
+                    // Something may have been told while nobody listened.
+                    self.heard(COMMITTED);
+                    self.heard(FOLLOWING);
+                    loop {
+                        match listener.recv().await {
+                            Ok(notification) => match notification.payload().split_once(' ') {
+                                Some((what, id)) if id != self.id => self.heard(what),
+                                _ => {}
+                            },
+                            Err(error) => break error.to_string(),
+                        }
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => error.to_string(),
+            };
+            tracing::debug!(error = ended, "not listening to other replicas; trying again");
+            tokio::time::sleep(waits.next().unwrap_or(RETRY_MAX)).await;
+        }
+    }
+
+    fn heard(&self, what: &str) {
+        match what {
+            COMMITTED => self.feed.hint(),
+            FOLLOWING => self.others.heard_at(Instant::now()),
+            // Of a later version.
+            _ => {}
         }
     }
 }
 
-async fn listen(feed: &Feed, database: &Database, replica: &str) {
-    let backoff = ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
-    let mut waits = backoff.build();
-    loop {
-        let ended = match database.listen(CHANNEL).await {
-            Ok(Some(mut listener)) => {
-                waits = backoff.build();
-                // Something may have been announced while nobody listened.
-                feed.shared.hint.notify_one();
-                loop {
-                    match listener.recv().await {
-                        Ok(notification) if notification.payload() != replica => feed.shared.hint.notify_one(),
-                        Ok(_) => {}
-                        Err(error) => break error.to_string(),
-                    }
-                }
-            }
-            Ok(None) => return,
-            Err(error) => error.to_string(),
-        };
-        tracing::debug!(error = ended, "not listening to other replicas; trying again");
-        tokio::time::sleep(waits.next().unwrap_or(RETRY_MAX)).await;
+/// Whether anybody is subscribed to another replica.
+struct Others {
+    heard: Mutex<Instant>,
+}
+
+impl Others {
+    /// Who starts has not heard of anybody yet, and believes that there is somebody.
+    fn new() -> Self {
+        Self { heard: Mutex::new(Instant::now()) }
+    }
+
+    fn heard_at(&self, now: Instant) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn follow_at(&self, now: Instant) -> bool {
+        now.duration_since(*self.heard.lock().unwrap_or_else(PoisonError::into_inner)) < BELIEVED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_until_nothing_was_heard_of_them_for_a_while() {
+        let start = Instant::now();
+        let others = Others::new();
+        assert!(others.follow_at(start), "who starts cannot know");
+        others.heard_at(start + BELIEVED);
+        assert!(others.follow_at(start + BELIEVED + FOLLOWING_INTERVAL * 2), "two notifications were lost");
+        assert!(!others.follow_at(start + BELIEVED * 2));
     }
 }

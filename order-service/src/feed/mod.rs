@@ -1,8 +1,10 @@
-//! Live order events: every replica reads what was committed and hands it to its own subscribers.
+//! Live order events: every replica hands what was committed to its own subscribers, in the order of the positions.
 //!
-//! One task per replica reads `order_events` by position, each batch once, and puts every event into the bounded queue of each subscriber of
-//! that order or user. Since positions become visible in their order, remembering the last one is enough. Hints (a commit in this
-//! process, or announced by another replica) shorten the wait; a poll every second is the fallback, and nothing depends on the hint.
+//! Each event is put into the bounded queue of each subscriber of its order or user. Positions become visible in their order and without
+//! holes, so remembering the last one that was handed out is enough. What this process has committed is handed out from memory if it
+//! continues right there ([`Feed::committed`]). Everything else one task per replica reads from `order_events`, each batch once: what
+//! others have committed, and what was committed here when something is missing in front of it. Hints shorten its wait; a poll every second
+//! is the fallback, and nothing depends on the hint.
 //!
 //! While nobody is subscribed nothing is read: the feed rests, and the first subscriber waits for it to find its position.
 //!
@@ -42,7 +44,7 @@ pub struct Feed {
 
 struct Shared {
     registry: Registry,
-    /// Wakes the tail: something was committed, here or elsewhere.
+    /// Wakes the tail: something was committed that is to be read.
     hint: Notify,
     /// Wakes the announcer: something was committed here.
     committed: Notify,
@@ -69,10 +71,21 @@ impl Feed {
         tasks.spawn(tail::run(self.clone(), database, shutdown));
     }
 
-    /// Tells that something was committed here; never blocks.
+    /// Hands out what a transaction of this process has appended, all of it, after its commit; never blocks. When a transaction before it has
+    /// not been handed out yet, the tail reads both.
+    pub fn committed(&self, events: Vec<EventAndOrder>) {
+        if events.is_empty() {
+            return;
+        }
+        if !self.shared.registry.dispatch_next(events) {
+            self.hint();
+        }
+        self.shared.committed.notify_one();
+    }
+
+    /// Tells that something is there to be read; never blocks.
     pub fn hint(&self) {
         self.shared.hint.notify_one();
-        self.shared.committed.notify_one();
     }
 
     /// Attaches a subscriber, after waking the feed if it rests. `None` when the service stops.

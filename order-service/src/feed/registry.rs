@@ -95,6 +95,11 @@ impl Registry {
         self.wait_for(|phase| phase != Phase::Idle).await;
     }
 
+    /// Waits until the feed runs, without making it run. `false` when the service stops.
+    pub(super) async fn follows(&self) -> bool {
+        self.wait_for(|phase| matches!(phase, Phase::Running | Phase::Closed)).await == Phase::Running
+    }
+
     async fn wait_for(&self, reached: impl Fn(Phase) -> bool) -> Phase {
         // The sender lives as long as `self`.
         self.phase.subscribe().wait_for(|phase| reached(*phase)).await.map_or(Phase::Closed, |phase| *phase)
@@ -122,15 +127,25 @@ impl Registry {
         unused
     }
 
-    /// Hands events out, in order; whoever has no room is cut off.
+    /// Up to where events were handed out; none while the feed does not run.
+    pub(super) fn position(&self) -> Option<Position> {
+        lock(&self.state).position
+    }
+
+    /// Hands events out that follow each other, in order; whoever has no room is cut off. What was handed out before is left out.
     pub(super) fn dispatch(&self, events: Vec<EventAndOrder>) {
+        lock(&self.state).dispatch(events);
+    }
+
+    /// The same, if they continue where the feed stands. `false` when something is missing in front of them, or the feed does not run.
+    pub(super) fn dispatch_next(&self, events: Vec<EventAndOrder>) -> bool {
         let mut state = lock(&self.state);
-        for event in events.into_iter().map(Arc::new) {
-            state.position = Some(event.position);
-            for topic in [Topic::Order(event.order_id), Topic::User(event.user_id.clone())] {
-                state.offer(&topic, &event);
-            }
+        let first = events.first().map(|event| event.position.0);
+        let continues = state.position.is_some_and(|position| first.is_none_or(|first| first <= position.0 + 1));
+        if continues {
+            state.dispatch(events);
         }
+        continues
     }
 
     /// Cuts everybody off: the service stops.
@@ -143,6 +158,19 @@ impl Registry {
 }
 
 impl State {
+    fn dispatch(&mut self, events: Vec<EventAndOrder>) {
+        for event in events {
+            if self.position.is_none_or(|position| event.position <= position) {
+                continue;
+            }
+            self.position = Some(event.position);
+            let event = Arc::new(event);
+            for topic in [Topic::Order(event.order_id), Topic::User(event.user_id.clone())] {
+                self.offer(&topic, &event);
+            }
+        }
+    }
+
     fn offer(&mut self, topic: &Topic, event: &Arc<EventAndOrder>) {
         let Some(subscribers) = self.subscribers.get_mut(topic) else { return };
         subscribers.retain(|subscriber| {
@@ -257,6 +285,23 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, QUEUE_EVENTS, "what was queued is still delivered, then the queue ends");
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_here_is_handed_out_only_where_the_feed_stands() {
+        let registry = registry();
+        let mut attached = registry.attach(Topic::User(UserId("a".to_owned()))).unwrap();
+        let told =
+            |positions: std::ops::RangeInclusive<i64>| registry.dispatch_next(positions.map(|at| event(at, "a")).collect());
+        assert!(told(1..=2));
+        assert!(!told(4..=4), "3 was committed before it, and is not here yet");
+        assert!(told(1..=2) && told(2..=3), "what was handed out is not handed out again");
+        assert!(told(4..=4));
+        let queued: Vec<i64> = std::iter::from_fn(|| attached.events.try_recv().ok()).map(|event| event.position.0).collect();
+        assert_eq!(queued, [1, 2, 3, 4]);
+        drop(attached);
+        assert!(registry.rest());
+        assert!(!told(5..=5), "nobody knows where a feed that rests stands");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reads what was committed, each batch once per replica.
+//! Reads what was committed and not handed out from memory, each batch once per replica.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationTo
             feed.shared.registry.wanted().await;
             let position = start(&database).await;
             feed.shared.registry.start_at(position);
-            follow(&feed, &database, position).await;
+            follow(&feed, &database).await;
         }
     };
     tokio::select! {
@@ -39,10 +39,10 @@ pub(super) async fn run(feed: Feed, database: Database, shutdown: CancellationTo
 }
 
 /// Reads and hands out until nobody has followed anything for a while.
-async fn follow(feed: &Feed, database: &Database, mut position: Position) {
+async fn follow(feed: &Feed, database: &Database) {
     let mut followed = Instant::now();
     loop {
-        position = read_all(feed, database, position).await;
+        read_all(feed, database).await;
         if feed.shared.registry.is_followed() {
             followed = Instant::now();
         } else if followed.elapsed() > REST_AFTER && feed.shared.registry.rest() {
@@ -57,16 +57,14 @@ async fn start(database: &Database) -> Position {
     with_retries(|| async { find::cursor(database.reader()).await.map(find::Cursor::last) }).await
 }
 
-/// Reads and hands out until nothing is left; answers the new position.
-async fn read_all(feed: &Feed, database: &Database, mut position: Position) -> Position {
-    loop {
+/// Reads and hands out until nothing is left.
+async fn read_all(feed: &Feed, database: &Database) {
+    while let Some(position) = feed.shared.registry.position() {
         let events = with_retries(|| find::events_after(database.reader(), position, BATCH_EVENTS)).await;
-        let Some(last) = events.last() else { return position };
         let full = events.len() as u64 == BATCH_EVENTS;
-        position = last.position;
         feed.shared.registry.dispatch(events);
         if !full {
-            return position;
+            return;
         }
     }
 }

@@ -6,13 +6,17 @@
 
 use std::collections::HashMap;
 
-use database::{Writes, array::Columns};
+use database::{Writes, Written, array::Columns};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, QueryResult};
 use sha2::{Digest as _, Sha256};
 
-use super::{Order, OrderStatus, entity, event, resend};
+use super::{
+    EventAndOrder, Order, OrderStatus, entity,
+    event::{self, NewEvent},
+    resend,
+};
 
 /// The outbox of Order Service.
 pub const OUTBOX: OutboxTable = OutboxTable("outbox_orders");
@@ -53,6 +57,8 @@ pub struct Created {
     pub outcomes: Vec<CreateOutcome>,
     /// One per accepted order.
     pub outbox: Vec<OutboxRow>,
+    /// The first event of each accepted order, to hand to the feed after the commit.
+    pub events: Vec<EventAndOrder>,
 }
 
 /// Accepts orders; one alone is a batch of one. `tasks_topic` is where the payment tasks go.
@@ -112,22 +118,25 @@ impl Prepared {
     }
 
     async fn store_in_tx(self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Created, DbErr> {
-        let numbers = self.insert_batch(tx, tasks_topic).await?;
+        let written = self.insert_batch(tx, tasks_topic).await?;
+        let number = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "number")?));
+        let numbers: HashMap<OrderId, i64> = written.rows.iter().map(number).collect::<Result<_, DbErr>>()?;
         let (created, lost): (Vec<_>, Vec<_>) = self.candidates.into_iter().partition(|new| numbers.contains_key(&new.order.id));
         let mut stored = find_by_key_batch(tx, &lost).await?;
-        let mut outbox = Vec::with_capacity(created.len());
-        for Candidate { order, task, .. } in created {
-            let number = numbers.get(&order.id).copied().unwrap_or(order.number);
-            stored.insert(order.id, Order { number, ..order });
+        let (mut outbox, mut events) = (Vec::with_capacity(created.len()), Vec::with_capacity(created.len()));
+        for Candidate { order, task, traceparent } in created {
+            let order = Order { number: numbers.get(&order.id).copied().unwrap_or(order.number), ..order };
+            events.push((first_event(&order, traceparent), Some(order.clone())));
             outbox.push(task);
+            stored.insert(order.id, order);
         }
         let outcomes = self.calls.into_iter().map(|call| call.outcome(&stored)).collect::<Result<_, _>>()?;
-        Ok(Created { outcomes, outbox })
+        Ok(Created { outcomes, outbox, events: event::appended(&written, events)? })
     }
 
-    /// Inserts; an idempotency key that is taken makes its row nothing. Answers the ids of the orders that are new, with their numbers. Numbers
-    /// of rows that are nothing are lost; nobody promised numbers without holes.
-    async fn insert_batch(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<HashMap<OrderId, i64>, DbErr> {
+    /// Inserts; an idempotency key that is taken makes its row nothing. Answers `id` and `number` of the orders that are new. Numbers of rows
+    /// that are nothing are lost; nobody promised numbers without holes.
+    async fn insert_batch(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Written, DbErr> {
         let backend = tx.get_database_backend();
         let rows = Columns::new(backend, &self.candidates)
             .uuid("id", |new| new.order.id.0)
@@ -172,8 +181,21 @@ impl Prepared {
              FROM accepted",
         );
         event::append_from(&mut writes, "events");
-        let stored = writes.answer_in_tx(tx).await?;
-        stored.iter().map(|row| Ok((row.try_get("", "id")?, row.try_get("", "number")?))).collect()
+        writes.run_in_tx(tx).await
+    }
+}
+
+/// Beside the row that [`Prepared::insert_batch`] makes of it.
+fn first_event(order: &Order, traceparent: Option<String>) -> NewEvent {
+    NewEvent {
+        order_id: order.id,
+        user_id: order.user_id.clone(),
+        version: order.version,
+        status: order.status,
+        rejection_reason: None,
+        occurred_at_ms: order.updated_at_ms,
+        source_event_id: None,
+        traceparent,
     }
 }
 

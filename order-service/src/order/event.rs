@@ -1,9 +1,9 @@
 //! The table `order_events`: each step of an order's life, numbered in the order of the commits.
 
 use schema::{EventId, OrderId, RejectionReason, Timestamp, UserId};
-use sea_orm::{DbBackend, Statement, entity::prelude::*};
+use sea_orm::{DbBackend, entity::prelude::*};
 
-use database::{Writes, array::Columns};
+use database::{Writes, Written, array::Columns};
 
 use super::{Order, OrderStatus, entity};
 
@@ -99,6 +99,23 @@ pub struct NewEvent {
     pub traceparent: Option<String>,
 }
 
+impl NewEvent {
+    fn at(self, position: Position) -> OrderEvent {
+        let Self { order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id, traceparent } = self;
+        OrderEvent {
+            position,
+            order_id,
+            user_id,
+            version,
+            status,
+            rejection_reason,
+            occurred_at_ms,
+            source_event_id,
+            traceparent,
+        }
+    }
+}
+
 /// The table of events for [`append_from`].
 pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
     events
@@ -113,30 +130,44 @@ pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
 }
 
 /// Appends the events in the table `events` of these writes, which has the columns of `order_events` but the position, and `ord`. Must be the
-/// last of a transaction's last writes.
+/// last of a transaction's last writes; [`appended`] reads their counts.
 ///
 /// The counter's row lock is taken here and held until the commit, so whoever gets later positions commits later: a reader that remembers
 /// the highest position skips nothing. Taken earlier, the lock would only be held longer.
 pub fn append_from(writes: &mut Writes, events: &'static str) {
     let count = format!("(SELECT COUNT(*) FROM {events})");
-    let insert = |first: &str, from: &str| {
-        format!(
-            "INSERT INTO order_events (position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id,
-                                       traceparent)
-             SELECT {first} + ROW_NUMBER() OVER (ORDER BY ord) - 1, order_id, user_id, version, status, rejection_reason, occurred_at_ms,
-                    source_event_id, traceparent
-             FROM {from}"
-        )
-    };
     // Without events nobody waits for the counter.
-    let take = format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events})");
-    if writes.backend() == DbBackend::Postgres {
-        let take = Statement::from_string(DbBackend::Postgres, format!("{take} RETURNING next - {count} AS first"));
-        writes.name("taken", take);
-        writes.add_sql(insert("taken.first", &format!("{events}, taken")));
+    let take =
+        format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events}) RETURNING next AS number");
+    writes.number("taken", take);
+    let (next, from) = if writes.backend() == DbBackend::Postgres {
+        ("taken.number", format!("{events}, taken"))
     } else {
         // One writer: nobody else moves the counter in between.
-        writes.add_sql(insert("(SELECT next FROM event_cursor)", events));
-        writes.add_sql(take);
+        ("(SELECT next FROM event_cursor)", events.to_owned())
+    };
+    writes.add_sql(format!(
+        "INSERT INTO order_events (position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id,
+                                   traceparent)
+         SELECT {next} - {count} + ROW_NUMBER() OVER (ORDER BY ord) - 1, order_id, user_id, version, status, rejection_reason,
+                occurred_at_ms, source_event_id, traceparent
+         FROM {from}"
+    ));
+}
+
+/// What [`append_from`] has stored: the events of its table in their order, each with its order as it is since then.
+///
+/// # Errors
+/// When it has stored another number of events.
+pub fn appended(written: &Written, events: Vec<(NewEvent, Option<Order>)>) -> Result<Vec<EventAndOrder>, DbErr> {
+    let (next, count) = match written.counts.as_slice() {
+        [.., next, count] => (*next, *count),
+        _ => (0, 0),
+    };
+    if usize::try_from(count) != Ok(events.len()) {
+        return Err(DbErr::Custom(format!("{count} of {} events were stored", events.len())));
     }
+    let first = i64::try_from(next - count).map_err(|error| DbErr::Custom(error.to_string()))?;
+    let stored = (first..).map(Position).zip(events);
+    Ok(stored.map(|(position, (event, order))| EventAndOrder { event: event.at(position), order }).collect())
 }

@@ -58,7 +58,7 @@ pub struct IntakeContext {
     pub database: Database,
     /// Publishes the payment tasks after the commit.
     pub relay: RelayHandle,
-    /// Told after the commit, so that subscribers need not wait for its poll.
+    /// Gets the events after the commit, so that subscribers need not wait for its poll.
     pub feed: Feed,
     /// Topic of the payment tasks.
     pub tasks_topic: Arc<str>,
@@ -138,7 +138,7 @@ async fn commit(context: &IntakeContext, calls: Vec<Call>) {
 
 async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result<Vec<CreateOutcome>, DatabaseError> {
     let topic = Arc::clone(&context.tasks_topic);
-    let Created { outcomes, outbox } = context
+    let Created { outcomes, outbox, events } = context
         .database
         .transaction("create orders", move |tx| {
             Box::pin(async move { create_orders_batch(tx, &topic, &orders).await.map_err(DatabaseError::from) })
@@ -147,7 +147,7 @@ async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result
     if !outbox.is_empty() {
         metrics::counter!("orders_created_total").increment(outbox.len() as u64);
         context.relay.committed(outbox);
-        context.feed.hint();
+        context.feed.committed(events);
     }
     Ok(outcomes)
 }

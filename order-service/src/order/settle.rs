@@ -1,8 +1,8 @@
 //! Payment results: PENDING becomes PAID or REJECTED, once.
 //!
-//! Order of the statements: the orders are locked in id order and read, as far as the decision needs them → each result is looked up in
-//! the table of transitions → in one round trip: `orders` is updated, `pending_orders` is cleared, and `order_events` are appended, last. A
-//! result that changes nothing is no error: it was applied before, or a decision that stands is contradicted, which is logged.
+//! Order of the statements: the orders are locked in id order and read → each result is looked up in the table of transitions → in one
+//! round trip: `orders` is updated, `pending_orders` is cleared, and `order_events` are appended, last. A result that changes nothing is
+//! no error: it was applied before, or a decision that stands is contradicted, which is logged.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use database::{
     Writes,
     array::{Columns, is_one_of},
 };
-use schema::{EventId, OrderId, PaymentResult, RejectionReason, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, FromQueryResult};
+use schema::{EventId, OrderId, PaymentResult, Timestamp};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
 
 use super::{
-    OrderStatus,
+    EventAndOrder, Order, entity,
     event::{self, NewEvent},
     resend,
     status::after_decision,
@@ -45,7 +45,7 @@ pub enum SettleError {
     ForeignOrder(OrderId),
 }
 
-/// Applies results in arrival order and answers how many orders changed.
+/// Applies results in arrival order and answers what happened: one event for each order that changed.
 ///
 /// # Errors
 /// [`SettleError`]; the transaction is then to be rolled back.
@@ -53,7 +53,7 @@ pub async fn settle_orders_batch(
     tx: &DatabaseTransaction,
     results: &[ReceivedResult],
     now: Timestamp,
-) -> Result<usize, SettleError> {
+) -> Result<Vec<EventAndOrder>, SettleError> {
     let mut orders = lock_batch(tx, results).await?;
     let mut events = Vec::with_capacity(results.len());
     for received in results {
@@ -65,29 +65,23 @@ pub async fn settle_orders_batch(
         events.extend(apply(order, received, now));
     }
     if events.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let rows = event::columns(Columns::new(tx.get_database_backend(), &events));
     let mut writes = Writes::over("events", rows);
     writes.add_sql(update_from("events"));
     writes.add_sql(resend::delete_from(writes.backend(), "events"));
     event::append_from(&mut writes, "events");
-    writes.run_in_tx(tx).await?;
-    Ok(events.len())
-}
-
-/// What of an order decides about a result.
-#[derive(FromQueryResult)]
-struct Decidable {
-    id: OrderId,
-    user_id: UserId,
-    status: OrderStatus,
-    rejection_reason: Option<RejectionReason>,
-    version: i32,
+    let written = writes.run_in_tx(tx).await?;
+    let changed = |event: NewEvent| {
+        let order = orders.remove(&event.order_id);
+        (event, order)
+    };
+    Ok(event::appended(&written, events.into_iter().map(changed).collect())?)
 }
 
 /// The pure part: the order after the result, and the event to store; `None` when nothing changes.
-fn apply(order: &mut Decidable, received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
+fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
     let result = &received.result;
     let Some(status) = after_decision(order.status, result.outcome) else {
         let contradicts =
@@ -102,6 +96,7 @@ fn apply(order: &mut Decidable, received: &ReceivedResult, now: Timestamp) -> Op
     order.status = status;
     order.rejection_reason = result.rejection_reason;
     order.version += 1;
+    order.updated_at_ms = now;
     Some(NewEvent {
         order_id: order.id,
         user_id: order.user_id.clone(),
@@ -114,18 +109,18 @@ fn apply(order: &mut Decidable, received: &ReceivedResult, now: Timestamp) -> Op
     })
 }
 
-async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Decidable>, DbErr> {
+async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Order>, DbErr> {
     let backend = tx.get_database_backend();
     let ids = Columns::new(backend, results).uuid("id", |received| received.result.order_id.0);
     // SQLite has one writer, who holds the lock on everything.
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let statement = ids.statement(|ids| {
         format!(
-            "SELECT id, user_id, status, rejection_reason, version FROM orders WHERE {} ORDER BY id {lock}",
+            "SELECT * FROM orders WHERE {} ORDER BY id {lock}",
             is_one_of(backend, "id", &format!("SELECT r.id FROM {ids} AS r"))
         )
     });
-    let orders = Decidable::find_by_statement(statement).all(tx).await?;
+    let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 

@@ -162,7 +162,7 @@ async fn write_batch(
     writes.add_sql(inbox::claim_from(writes.backend(), INBOX, "tasks"));
     writes.add(outbox::insert_from(writes.backend(), OUTBOX, "tasks", results_topic));
     writes.add_sql(insert_debits_from("tasks"));
-    let written = writes.run_in_tx(tx).await?;
+    let written = writes.run_in_tx(tx).await?.counts;
     let &[payments, accounts, claims, told, debits] = written.as_slice() else {
         return Err(DbErr::Custom(format!("{} of 5 writes were run", written.len())).into());
     };
