@@ -33,7 +33,7 @@ use crate::{
     graphql::{self, Context},
     order::{
         create::OUTBOX,
-        intake::{Intake, IntakeContext},
+        intake::{Intake, IntakeContext, MAX_BATCHES},
         resend,
     },
 };
@@ -189,13 +189,13 @@ impl OrderService {
         // Environments that share a Kafka would otherwise take part in each other's rebalances.
         let group = format!("{}{CONSUMER_GROUP}", settings.topic_prefix);
         let options = ConsumerOptions::new(group, vec![topic(TOPIC_PAYMENT_RESULTS)]);
-        let consumer = ConsumerLoop::new(database.clone(), Arc::clone(&broker), handler, options);
+        let consumer = ConsumerLoop::new(database.for_worker(1), Arc::clone(&broker), handler, options);
         let Stage { token, tasks } = &stages.consumer;
         let (consumer, task) = consumer.start(token.clone(), gates.consumer.clone());
         tasks.spawn(task);
         tasks.spawn(keep_health(checks, database.clone(), broker, consumer, token.clone()));
 
-        let context = IntakeContext { database: database.clone(), relay, feed: feed.clone(), tasks_topic };
+        let context = IntakeContext { database: database.for_worker(MAX_BATCHES), relay, feed: feed.clone(), tasks_topic };
         let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
 
         let context = Context { database: database.clone(), intake, feed };

@@ -156,7 +156,7 @@ impl PaymentService {
         let consumer_gate = Gate::new();
         let consumer_stop = stop.child_token();
         let (consumer, consumer_task) = ConsumerLoop::new(
-            database.clone(),
+            database.for_worker(1),
             Arc::clone(&broker),
             Arc::new(PaymentTasks::new(settings.topics.results.clone(), relay)),
             ConsumerOptions::new(&settings.topics.group, vec![settings.topics.spec(&settings.topics.tasks)]),

@@ -1,7 +1,7 @@
 //! The handle: connect, read, migrate, close. Transactions are in `transaction`.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) suspicion: Suspicion,
     pub(crate) store: Store,
     url: DatabaseUrl,
+    /// The writers of [`Database::for_worker`], to be closed with the others.
+    workers: Arc<Mutex<Vec<DatabaseConnection>>>,
 }
 
 /// What only one of the backends has.
@@ -74,8 +76,41 @@ impl Database {
         writer.set_metric_callback(note_statement);
         let reader = Reader { connection: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() };
         Ok(Self {
-            inner: Arc::new(Inner { backend, writer, reader, options: options.clone(), suspicion, store, url: url.clone() }),
+            inner: Arc::new(Inner {
+                backend,
+                writer,
+                reader,
+                options: options.clone(),
+                suspicion,
+                store,
+                url: url.clone(),
+                workers: Arc::default(),
+            }),
         })
+    }
+
+    /// The same database for a worker that runs one transaction after the other: on PostgreSQL with so many connections of its own for
+    /// writing. So it never waits behind requests, and the server's processes that work for it are always the same ones, whose caches know
+    /// its tables and plans; a shared pool takes its connections in turn. On SQLite, which has one writer, nothing is different.
+    #[must_use]
+    pub fn for_worker(&self, connections: u32) -> Self {
+        let Inner { backend, reader, options, suspicion, store, url, workers, .. } = &*self.inner;
+        let Store::Postgres { url: address } = store else { return self.clone() };
+        let mut writer: DatabaseConnection = postgres::writer(address, options, suspicion, connections).into();
+        writer.set_metric_callback(note_statement);
+        lock(workers).push(writer.clone());
+        Self {
+            inner: Arc::new(Inner {
+                backend: *backend,
+                writer,
+                reader: reader.clone(),
+                options: options.clone(),
+                suspicion: suspicion.clone(),
+                store: Store::Postgres { url: address.clone() },
+                url: url.clone(),
+                workers: Arc::clone(workers),
+            }),
+        }
     }
 
     /// Which SQL to write.
@@ -106,20 +141,26 @@ impl Database {
     }
 
     fn report_connections(&self) {
-        for (pool, connection) in [("write", &self.inner.writer), ("read", &self.inner.reader.connection)] {
-            let (open, idle) = match self.inner.backend {
-                DbBackend::Postgres => {
-                    let pool = connection.get_postgres_connection_pool();
-                    (pool.size(), pool.num_idle())
-                }
-                _ => {
-                    let pool = connection.get_sqlite_connection_pool();
-                    (pool.size(), pool.num_idle())
-                }
-            };
-            let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        let writers = lock(&self.inner.workers).iter().chain([&self.inner.writer]).map(|pool| self.size(pool)).collect();
+        for (pool, sizes) in [("write", writers), ("read", vec![self.size(&self.inner.reader.connection)])] {
+            let open: u32 = sizes.iter().map(|(open, _)| open).sum();
+            let idle = u32::try_from(sizes.iter().map(|(_, idle)| idle).sum::<usize>()).unwrap_or(u32::MAX);
             metrics::gauge!("database_connections", "pool" => pool, "state" => "idle").set(idle);
             metrics::gauge!("database_connections", "pool" => pool, "state" => "used").set(open.saturating_sub(idle));
+        }
+    }
+
+    /// How many connections of a pool are open, and how many of them are idle.
+    fn size(&self, connection: &DatabaseConnection) -> (u32, usize) {
+        match self.inner.backend {
+            DbBackend::Postgres => {
+                let pool = connection.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            _ => {
+                let pool = connection.get_sqlite_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
         }
     }
 
@@ -152,12 +193,21 @@ impl Database {
     /// clones are closed with it: later work fails with a transient error.
     pub async fn close(self) {
         // Closing only fails for connections that are gone already.
+        let workers = std::mem::take(&mut *lock(&self.inner.workers));
+        for worker in workers {
+            let _ = worker.close().await;
+        }
         let _ = self.inner.writer.close_by_ref().await;
         let _ = self.inner.reader.connection.close_by_ref().await;
-        if let Store::Sqlite { lock, .. } = &self.inner.store {
-            lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Store::Sqlite { lock: file, .. } = &self.inner.store {
+            lock(file).take();
         }
     }
+}
+
+/// Nothing in here panics half way through a change, so a poisoned lock still guards a whole value.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Database {

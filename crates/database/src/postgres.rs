@@ -97,11 +97,16 @@ pub(crate) async fn open(
     // It has served its purpose; an error while leaving says nothing about the next connection.
     let _ = first.close().await;
 
-    let read_only = session.clone().options([("default_transaction_read_only", "on")]);
+    let read_only = session.options([("default_transaction_read_only", "on")]);
     Ok(PostgresPools {
-        writer: pool(options.write_connections, options, suspicion).connect_lazy_with(session),
+        writer: writer(url, options, suspicion, options.write_connections),
         reader: pool(options.read_connections, options, suspicion).connect_lazy_with(read_only),
     })
+}
+
+/// A pool for writing that opens its connections when they are needed.
+pub(crate) fn writer(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, connections: u32) -> PgPool {
+    pool(connections, options, suspicion).connect_lazy_with(session_options(url, options))
 }
 
 /// One connection outside of any pool, within the given time.

@@ -256,6 +256,25 @@ async fn an_exhausted_pool_is_transient() {
     assert!(error.is_transient(), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_worker_does_not_wait_for_the_connections_of_requests_and_its_own_are_closed_with_the_database() {
+    let Some(db) = testing::postgres::<Migrator>().await else { return };
+    let options = ConnectOptions { write_connections: 1, ..testing::options() };
+    let replica = Database::connect(db.url(), &options).await.unwrap();
+    let worker = replica.for_worker(1);
+    let inserted = replica.transaction("request", move |_| {
+        Box::pin(async move {
+            insert_in_transaction(&worker, 1).await?;
+            Ok::<_, DatabaseError>(worker)
+        })
+    });
+    let worker = tokio::time::timeout(PATIENCE, inserted).await.unwrap().unwrap();
+    assert_eq!(count(&worker).await, 1);
+    replica.close().await;
+    assert!(insert_in_transaction(&worker, 2).await.unwrap_err().is_transient());
+    assert_eq!(count(&db).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_may_start_before_its_database() {
     let Some(db) = testing::postgres::<Migrator>().await else { return };

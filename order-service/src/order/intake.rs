@@ -23,7 +23,7 @@ const QUEUE_CALLS: usize = 4 * create::MAX_BATCH;
 
 /// Batches that are committed at the same time on PostgreSQL: their transactions end one after the other, at the event counter's lock, so a
 /// third would only wait. SQLite has one writer.
-const MAX_BATCHES: usize = 2;
+pub const MAX_BATCHES: u32 = 2;
 
 /// Orders that must wait for a batch to be started beside another one: a statement's fixed part is then shared by enough of them.
 const SECOND_BATCH: usize = 32;
@@ -54,7 +54,7 @@ pub struct Intake {
 /// What a worker needs to commit orders and to tell about them.
 #[derive(Clone)]
 pub struct IntakeContext {
-    /// Where orders are stored.
+    /// Where orders are stored; [`MAX_BATCHES`] transactions run at a time.
     pub database: Database,
     /// Publishes the payment tasks after the commit.
     pub relay: RelayHandle,
@@ -103,7 +103,7 @@ async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown:
             received = queue.recv_many(&mut waiting, room), if open && room > 0 => open = received > 0,
             () = shutdown.cancelled(), if !queue.is_closed() => queue.close(),
         }
-        let worth_it = committing.is_empty() || (committing.len() < batches && waiting.len() >= SECOND_BATCH);
+        let worth_it = committing.is_empty() || (committing.len() < batches as usize && waiting.len() >= SECOND_BATCH);
         if worth_it && !waiting.is_empty() {
             let calls = std::mem::replace(&mut waiting, Vec::with_capacity(create::MAX_BATCH));
             let context = context.clone();
