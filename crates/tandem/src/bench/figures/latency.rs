@@ -24,6 +24,7 @@ use super::{create, hot};
 use crate::{
     bench::{
         Bench, BenchError,
+        costs::Costs,
         load::{Target, connection::Connection, created, histogram, on_own_thread, open_accounts, order_request},
         progress::Progress,
         report::{Bar, Figure, Yardstick},
@@ -57,10 +58,12 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     progress.step("accounts", Duration::ZERO);
     let target = stage.target(USERS)?;
     open_accounts(&target, "1000000.00").await?;
-    let (warm_up, measured) = (Duration::from_secs(if bench.options.quick { 2 } else { 5 }), bench.options.sustained());
+    let (warm_up, measured) = (Duration::from_secs(if bench.options.quick { 2 } else { 5 }), Duration::from_secs(20));
     progress.step(format!("{rate:.0} orders/s"), warm_up + measured);
     let run = Run { target, orders: (rate * (warm_up + measured).as_secs_f64()) as u64, rate, warm_up };
+    let before = Costs::now(&stage)?;
     let (accepted, latency) = on_own_thread(move || run.run()).await?;
+    tracing::info!("figure 5: {}", Costs::now(&stage)?.per_order(before, accepted.len()));
     verify::accepted_are_settled(&stage, &accepted).await?;
     stage.stop().await?;
     progress.done();
