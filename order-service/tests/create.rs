@@ -3,21 +3,28 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{TOPIC, new_order};
-use database::{BoxFuture, Database, DatabaseError, testing::on_both};
+use database::{ConnectOptions, Database, DatabaseError, testing::on_both};
+use messaging::OutboxRow;
 use migrations::OrdersMigrator;
 use order_service::order::{
     CreateOutcome, NewOrder, Order, OrderStatus,
     create::{Created, create_orders_batch},
     find,
 };
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 
-async fn create(db: &Database, new: Vec<NewOrder>) -> Result<Created, DatabaseError> {
-    db.transaction("test", move |tx: &DatabaseTransaction| -> BoxFuture<'_, Result<Created, DatabaseError>> {
-        Box::pin(async move { Ok(create_orders_batch(tx, TOPIC, &new).await?) })
-    })
-    .await
+/// What became of a batch whose keys could all be looked up.
+struct Told {
+    outcomes: Vec<CreateOutcome>,
+    outbox: Vec<OutboxRow>,
+}
+
+async fn create(db: &Database, new: Vec<NewOrder>) -> Result<Told, DatabaseError> {
+    let Created { outcomes, outbox, .. } = create_orders_batch(db, TOPIC, &new).await?;
+    Ok(Told { outcomes: outcomes.into_iter().collect::<Result<_, _>>()?, outbox })
 }
 
 async fn count(db: &Database, table: &str) -> i64 {
@@ -88,6 +95,26 @@ on_both!(OrdersMigrator;
         assert_eq!((count(db, "orders").await, count(db, "outbox_orders").await), (2, 2));
     }
 );
+
+/// Nobody may be told that nothing was stored when it was: without a key the order would be placed twice.
+#[tokio::test]
+async fn an_order_is_accepted_although_the_key_of_another_call_cannot_be_looked_up() {
+    let options =
+        ConnectOptions { read_connections: 1, acquire_timeout: Duration::from_millis(100), ..database::testing::options() };
+    let Some(db) = database::testing::postgres_with::<OrdersMigrator>(&options).await else { return };
+    create(&db, vec![new_order("ada", 5, Some("k"))]).await.unwrap();
+    let reader = db.reader().clone();
+    let sleeping = tokio::spawn(async move { reader.execute_unprepared("SELECT pg_sleep(60)").await });
+    let observer = Database::connect(db.url(), &database::testing::options()).await.unwrap();
+    let asleep = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while observer.reader().query_all_raw(Statement::from_string(observer.backend(), asleep)).await.unwrap().is_empty() {}
+    let created = create_orders_batch(&db, TOPIC, &[new_order("ada", 5, Some("k")), new_order("bob", 7, None)]).await.unwrap();
+    let error = created.outcomes[0].as_ref().unwrap_err();
+    assert!(error.is_transient() && !error.is_outcome_unknown(), "{error:?}");
+    assert!(matches!(&created.outcomes[1], Ok(CreateOutcome::Created(order)) if order.user_id.as_str() == "bob"));
+    assert_eq!((created.outbox.len(), created.events.len()), (1, 1), "it is published, and its subscribers are told");
+    sleeping.abort();
+}
 
 /// Clients that repeat their calls because the service is slow must not make it slower: settling orders holds the event counter.
 #[tokio::test]

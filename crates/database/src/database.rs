@@ -96,7 +96,7 @@ impl Database {
     pub fn for_worker(&self, connections: u32) -> Self {
         let Inner { backend, reader, options, suspicion, store, url, workers, .. } = &*self.inner;
         let Store::Postgres { url: address } = store else { return self.clone() };
-        let mut writer: DatabaseConnection = postgres::writer(address, options, suspicion, connections).into();
+        let mut writer: DatabaseConnection = postgres::worker(address, options, suspicion, connections).into();
         writer.set_metric_callback(note_statement);
         lock(workers).push(writer.clone());
         Self {

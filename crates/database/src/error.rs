@@ -43,8 +43,9 @@ pub enum DatabaseError {
         /// The bound.
         after: Duration,
     },
-    /// The connection was lost, or the time was up, between sending COMMIT and its answer. The work
-    /// is applied as a whole or not at all, but nobody here knows which.
+    /// The connection was lost, or the time was up, between sending COMMIT (or a statement that is a
+    /// transaction of its own) and its answer. The work is applied as a whole or not at all, but
+    /// nobody here knows which.
     #[error("the outcome of transaction {transaction:?} is unknown: {reason}")]
     OutcomeUnknown {
         /// The transaction's name.

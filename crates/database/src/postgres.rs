@@ -34,6 +34,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// its return to the pool is proof enough, and no round trip is spent.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
+/// The same for workers: their statements may be transactions of their own, which nobody tries again,
+/// because nobody knows what became of the one that met a dead connection.
+const WORKER_PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+
 /// After a connection was lost, every idle connection is pinged before use for this long: the
 /// others probably died with it.
 const SUSPICION: Duration = Duration::from_secs(30);
@@ -97,16 +101,16 @@ pub(crate) async fn open(
     // It has served its purpose; an error while leaving says nothing about the next connection.
     let _ = first.close().await;
 
-    let read_only = session.options([("default_transaction_read_only", "on")]);
+    let read_only = session.clone().options([("default_transaction_read_only", "on")]);
     Ok(PostgresPools {
-        writer: writer(url, options, suspicion, options.write_connections),
-        reader: pool(options.read_connections, options, suspicion).connect_lazy_with(read_only),
+        writer: pool(options.write_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
+        reader: pool(options.read_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only),
     })
 }
 
-/// A pool for writing that opens its connections when they are needed.
-pub(crate) fn writer(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, connections: u32) -> PgPool {
-    pool(connections, options, suspicion).connect_lazy_with(session_options(url, options))
+/// A worker's own pool for writing, which opens its connections when they are needed.
+pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, connections: u32) -> PgPool {
+    pool(connections, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session_options(url, options))
 }
 
 /// One connection outside of any pool, within the given time.
@@ -145,7 +149,7 @@ pub(crate) fn session_options(url: &PostgresUrl, options: &ConnectOptions) -> Pg
         .disable_statement_logging()
 }
 
-fn pool(connections: u32, options: &ConnectOptions, suspicion: &Suspicion) -> PgPoolOptions {
+fn pool(connections: u32, ping_after_idle: Duration, options: &ConnectOptions, suspicion: &Suspicion) -> PgPoolOptions {
     let (suspicion, suspicion_on_release) = (suspicion.clone(), suspicion.clone());
     PgPoolOptions::new()
         .max_connections(connections.max(1))
@@ -156,7 +160,7 @@ fn pool(connections: u32, options: &ConnectOptions, suspicion: &Suspicion) -> Pg
         // that died unnoticed are transient, and see `SUSPICION`.
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
-            let suspected = meta.idle_for > PING_AFTER_IDLE || suspicion.is_raised();
+            let suspected = meta.idle_for > ping_after_idle || suspicion.is_raised();
             Box::pin(async move {
                 if suspected {
                     bounded_ping(connection).await?;

@@ -11,7 +11,7 @@
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value};
 
-use crate::array::Columns;
+use crate::{Database, DatabaseError, array::Columns};
 
 /// Writes to be run together, in the order in which they are added.
 pub struct Writes {
@@ -47,6 +47,15 @@ pub struct Written {
     pub counts: Vec<u64>,
     /// The rows of [`Writes::answer`]. Other columns may come with them.
     pub rows: Vec<QueryResult>,
+}
+
+impl Written {
+    /// Of PostgreSQL's answer.
+    fn read(rows: Vec<QueryResult>, counted: &[String]) -> Result<Self, DbErr> {
+        let count = |row: &QueryResult, name: &String| Ok(row.try_get::<i64>("", name)?.unsigned_abs());
+        let counts = rows.first().map(|row| counted.iter().map(|name| count(row, name)).collect::<Result<_, DbErr>>());
+        Ok(Self { counts: counts.transpose()?.unwrap_or_default(), rows })
+    }
 }
 
 impl Part {
@@ -115,6 +124,19 @@ impl Writes {
         self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Answer(name) });
     }
 
+    /// Runs them as a transaction of their own; `name` is for logs, metrics and errors. On PostgreSQL that is one round trip.
+    ///
+    /// # Errors
+    /// [`DatabaseError::OutcomeUnknown`] when the connection is lost before the answer, on PostgreSQL at any time after they were sent.
+    pub async fn run(self, database: &Database, name: &'static str) -> Result<Written, DatabaseError> {
+        if self.backend == DbBackend::Postgres {
+            let counted = self.counted();
+            let rows = database.statement(name, self.into_statement()).await?;
+            return Ok(Written::read(rows, &counted)?);
+        }
+        database.transaction(name, |tx| Box::pin(async move { Ok(self.run_in_tx(tx).await?) })).await
+    }
+
     /// Runs them.
     ///
     /// # Errors
@@ -125,13 +147,8 @@ impl Writes {
             return Ok(written);
         }
         if self.backend == DbBackend::Postgres {
-            let counted: Vec<String> = self.parts.iter().enumerate().filter_map(|(index, part)| part.counted_as(index)).collect();
-            written.rows = tx.query_all_raw(self.into_statement()).await?;
-            if let Some(row) = written.rows.first() {
-                let count = |name: &String| Ok(row.try_get::<i64>("", name)?.unsigned_abs());
-                written.counts = counted.iter().map(count).collect::<Result<_, DbErr>>()?;
-            }
-            return Ok(written);
+            let counted = self.counted();
+            return Written::read(tx.query_all_raw(self.into_statement()).await?, &counted);
         }
         for Part { statement, kind } in self.into_statements() {
             match kind {
@@ -144,6 +161,11 @@ impl Writes {
             }
         }
         Ok(written)
+    }
+
+    /// PostgreSQL: the columns of the counts.
+    fn counted(&self) -> Vec<String> {
+        self.parts.iter().enumerate().filter_map(|(index, part)| part.counted_as(index)).collect()
     }
 
     /// SQLite: each with the tables in front of it.

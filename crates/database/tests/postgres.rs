@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use database::testing::TestDatabase;
-use database::{ConnectOptions, Database, DatabaseError, testing};
+use database::{ConnectOptions, Database, DatabaseError, Writes, testing};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use support::{Migrator, Network, PATIENCE, address_of, count, insert, insert_in_transaction, url_through};
 use tokio::net::TcpListener;
@@ -273,6 +273,44 @@ async fn a_worker_does_not_wait_for_the_connections_of_requests_and_its_own_are_
     replica.close().await;
     assert!(insert_in_transaction(&worker, 2).await.unwrap_err().is_transient());
     assert_eq!(count(&db).await, 1);
+}
+
+/// Inserts one row, in a transaction of its own.
+async fn insert_alone(db: &Database, id: i64) -> Result<(), DatabaseError> {
+    let mut writes = Writes::new(DbBackend::Postgres);
+    writes.add_sql(format!("INSERT INTO entries (id, amount) VALUES ({id}, 1)"));
+    writes.run(db, "alone").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_during_writes_of_their_own_leaves_the_outcome_unknown() {
+    let Some(db) = testing::postgres::<Migrator>().await else { return };
+    let replica = Database::connect(db.url(), &testing::options()).await.unwrap();
+    let admin = Database::connect(db.url(), &testing::options()).await.unwrap();
+    // Its writes wait for a row that another transaction has inserted, and their session ends meanwhile.
+    let interrupted = db.transaction("holder", move |tx| {
+        Box::pin(async move {
+            insert(tx, 1).await?;
+            let writing = tokio::spawn({
+                let replica = replica.clone();
+                async move { insert_alone(&replica, 1).await }
+            });
+            let blocked = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                           WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            while admin.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, blocked)).await?.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, DatabaseError>((writing.await.unwrap(), replica))
+        })
+    });
+    let (interrupted, replica) = tokio::time::timeout(PATIENCE, interrupted).await.unwrap().unwrap();
+    let error = interrupted.unwrap_err();
+    assert!(error.is_outcome_unknown() && error.is_transient(), "{error:?}");
+    // What the server answers is known.
+    let error = insert_alone(&replica, 1).await.unwrap_err();
+    assert!(!error.is_outcome_unknown() && !error.is_transient(), "{error:?}");
+    insert_alone(&replica, 2).await.unwrap();
+    assert_eq!(count(&db).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

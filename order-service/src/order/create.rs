@@ -1,15 +1,15 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Everything is written in one round trip: `orders` (insert-or-nothing) → for those that are new `outbox_orders`, `pending_orders`, and
+//! Everything is written in one round trip, and on PostgreSQL in one statement that is a transaction of its own: `orders` (insert-or-nothing) → for those that are new `outbox_orders`, `pending_orders`, and
 //! `order_events` last, because it takes the event counter's lock. Then what lost against an earlier use of its idempotency key is read. At
 //! most [`MAX_BATCH`] orders per call.
 
 use std::collections::HashMap;
 
-use database::{Writes, Written, array::Columns};
+use database::{Database, DatabaseError, Reader, Writes, Written, array::Columns};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, QueryResult};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, EntityTrait as _, QueryResult};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -23,6 +23,9 @@ pub const OUTBOX: OutboxTable = OutboxTable("outbox_orders");
 
 /// Orders per transaction: at 200 the commit costs each of them less than its own rows do, and nobody waits long for the others.
 pub const MAX_BATCH: usize = 200;
+
+/// The transaction in logs, metrics and errors.
+const CREATE: &str = "create orders";
 
 /// An order as its caller wants it; checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,21 +56,21 @@ pub enum CreateOutcome {
 /// The outcomes in the order of the input, and the outbox rows to hand to the relay after the commit.
 #[derive(Debug)]
 pub struct Created {
-    /// One per [`NewOrder`].
-    pub outcomes: Vec<CreateOutcome>,
+    /// One per [`NewOrder`]; an error when its key was used before, and the order behind it could not be read. It can be asked for again.
+    pub outcomes: Vec<Result<CreateOutcome, DatabaseError>>,
     /// One per accepted order.
     pub outbox: Vec<OutboxRow>,
     /// The first event of each accepted order, to hand to the feed after the commit.
     pub events: Vec<EventAndOrder>,
 }
 
-/// Accepts orders; one alone is a batch of one. `tasks_topic` is where the payment tasks go.
+/// Accepts orders in a transaction of their own; one alone is a batch of one. `tasks_topic` is where the payment tasks go.
 ///
 /// # Errors
-/// What the database says: the transaction is then to be rolled back, and a batch may be tried again one by one, so that a row that the
-/// database refuses fails only its own caller.
-pub async fn create_orders_batch(tx: &DatabaseTransaction, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DbErr> {
-    Prepared::new(tasks_topic, new)?.store_in_tx(tx, tasks_topic).await
+/// What the database says. Unless the outcome is unknown nothing was stored then, and a batch may be tried again one by one, so that a row
+/// that the database refuses fails only its own caller.
+pub async fn create_orders_batch(database: &Database, tasks_topic: &str, new: &[NewOrder]) -> Result<Created, DatabaseError> {
+    Prepared::new(tasks_topic, new)?.store(database, tasks_topic).await
 }
 
 /// Orders that are ready to be stored.
@@ -117,12 +120,19 @@ impl Prepared {
         Ok(Self { candidates, calls: calls.into_iter().flatten().collect() })
     }
 
-    async fn store_in_tx(self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Created, DbErr> {
-        let written = self.insert_batch(tx, tasks_topic).await?;
+    async fn store(self, database: &Database, tasks_topic: &str) -> Result<Created, DatabaseError> {
+        let written = self.insert_batch(database, tasks_topic).await?;
+        // From here on they are stored, and no error may say otherwise.
+        let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: CREATE, reason: error.to_string() };
         let number = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "number")?));
-        let numbers: HashMap<OrderId, i64> = written.rows.iter().map(number).collect::<Result<_, DbErr>>()?;
+        let numbers = written.rows.iter().map(number).collect::<Result<HashMap<OrderId, i64>, DbErr>>().map_err(unknown)?;
         let (created, lost): (Vec<_>, Vec<_>) = self.candidates.into_iter().partition(|new| numbers.contains_key(&new.order.id));
-        let mut stored = find_by_key_batch(tx, &lost).await?;
+        let (mut stored, mut failed) = (HashMap::with_capacity(created.len()), None);
+        match find_by_key_batch(database.reader(), &lost).await {
+            Ok(found) => stored.extend(found),
+            // The trouble of those who repeat themselves, and of nobody else.
+            Err(error) => failed = Some(error),
+        }
         let (mut outbox, mut events) = (Vec::with_capacity(created.len()), Vec::with_capacity(created.len()));
         for Candidate { order, task, traceparent } in created {
             let order = Order { number: numbers.get(&order.id).copied().unwrap_or(order.number), ..order };
@@ -130,14 +140,14 @@ impl Prepared {
             outbox.push(task);
             stored.insert(order.id, order);
         }
-        let outcomes = self.calls.into_iter().map(|call| call.outcome(&stored)).collect::<Result<_, _>>()?;
-        Ok(Created { outcomes, outbox, events: event::appended(&written, events)? })
+        let outcomes = self.calls.into_iter().map(|call| call.outcome(&stored, failed.as_ref())).collect();
+        Ok(Created { outcomes, outbox, events: event::appended(&written, events).map_err(unknown)? })
     }
 
     /// Inserts; an idempotency key that is taken makes its row nothing. Answers `id` and `number` of the orders that are new. Numbers of rows
     /// that are nothing are lost; nobody promised numbers without holes.
-    async fn insert_batch(&self, tx: &DatabaseTransaction, tasks_topic: &str) -> Result<Written, DbErr> {
-        let backend = tx.get_database_backend();
+    async fn insert_batch(&self, database: &Database, tasks_topic: &str) -> Result<Written, DatabaseError> {
+        let backend = database.backend();
         let rows = Columns::new(backend, &self.candidates)
             .uuid("id", |new| new.order.id.0)
             .text("user_id", |new| new.order.user_id.as_str())
@@ -181,7 +191,7 @@ impl Prepared {
              FROM accepted",
         );
         event::append_from(&mut writes, "events");
-        writes.run_in_tx(tx).await
+        writes.run(database, CREATE).await
     }
 }
 
@@ -200,10 +210,12 @@ fn first_event(order: &Order, traceparent: Option<String>) -> NewEvent {
 }
 
 impl Call {
-    /// `stored` has for each candidate itself, or the order that holds its key.
-    fn outcome(self, stored: &HashMap<OrderId, Order>) -> Result<CreateOutcome, DbErr> {
-        let order = stored.get(&self.candidate);
-        let order = order.ok_or_else(|| DbErr::Custom("an order was neither created nor found under its key".to_owned()))?;
+    /// `stored` has for each candidate itself, or the order that holds its key, unless reading those has `failed`.
+    fn outcome(self, stored: &HashMap<OrderId, Order>, failed: Option<&DbErr>) -> Result<CreateOutcome, DatabaseError> {
+        let order = stored.get(&self.candidate).ok_or_else(|| match failed {
+            Some(error) => error.clone(),
+            None => DbErr::Custom("an order was neither created nor found under its key".to_owned()),
+        })?;
         Ok(if self.is_first && order.id == self.candidate {
             CreateOutcome::Created(order.clone())
         } else if order.idempotency_hash == self.arguments_hash {
@@ -276,19 +288,18 @@ fn key_of(new: &NewOrder) -> (&str, Option<&str>) {
     (new.user_id.as_str(), new.idempotency_key.as_deref())
 }
 
-/// The orders that hold the keys of the `lost` ones, by the ids of these. A second statement, because the first one's snapshot may be older
-/// than the winner's commit.
-async fn find_by_key_batch(tx: &DatabaseTransaction, lost: &[Candidate]) -> Result<HashMap<OrderId, Order>, DbErr> {
+/// The orders that hold the keys of the `lost` ones, by the ids of these. The winners have committed: inserting has waited for them.
+async fn find_by_key_batch(reader: &Reader, lost: &[Candidate]) -> Result<HashMap<OrderId, Order>, DbErr> {
     if lost.is_empty() {
         return Ok(HashMap::new());
     }
-    let keys = Columns::new(tx.get_database_backend(), lost)
+    let keys = Columns::new(reader.get_database_backend(), lost)
         .text("user_id", |new| new.order.user_id.as_str())
         .opt_text("idempotency_key", |new| new.order.idempotency_key.as_deref());
     let statement = keys.statement(|keys| {
         format!("SELECT o.* FROM {keys} AS k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key")
     });
-    let found = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
+    let found = entity::Entity::find().from_raw_sql(statement).all(reader).await?;
     let key = |order: &Order| (order.user_id.clone(), order.idempotency_key.clone());
     let found: HashMap<_, Order> = found.into_iter().map(|order| (key(&order), order)).collect();
     Ok(lost.iter().filter_map(|new| Some((new.order.id, found.get(&key(&new.order))?.clone()))).collect())

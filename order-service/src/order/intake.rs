@@ -87,6 +87,9 @@ impl Intake {
     }
 }
 
+/// Of one call.
+type Outcome = Result<CreateOutcome, DatabaseError>;
+
 /// Batches that are being committed.
 type Committing = FuturesUnordered<BoxFuture<'static, ()>>;
 
@@ -119,7 +122,7 @@ async fn commit(context: &IntakeContext, calls: Vec<Call>) {
     }
     metrics::histogram!("orders_batch_size").record(calls.len() as f64);
     let orders: Vec<NewOrder> = calls.iter().map(|call| call.order.clone()).collect();
-    let result = commit_orders(context, orders).instrument(span.clone()).await;
+    let result = commit_orders(context, &orders).instrument(span.clone()).await;
     match result {
         Ok(outcomes) => answer_each(calls, outcomes),
         Err(error) if error.is_transient() || calls.len() == 1 => {
@@ -136,14 +139,8 @@ async fn commit(context: &IntakeContext, calls: Vec<Call>) {
     }
 }
 
-async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result<Vec<CreateOutcome>, DatabaseError> {
-    let topic = Arc::clone(&context.tasks_topic);
-    let Created { outcomes, outbox, events } = context
-        .database
-        .transaction("create orders", move |tx| {
-            Box::pin(async move { create_orders_batch(tx, &topic, &orders).await.map_err(DatabaseError::from) })
-        })
-        .await?;
+async fn commit_orders(context: &IntakeContext, orders: &[NewOrder]) -> Result<Vec<Outcome>, DatabaseError> {
+    let Created { outcomes, outbox, events } = create_orders_batch(&context.database, &context.tasks_topic, &orders).await?;
     if !outbox.is_empty() {
         metrics::counter!("orders_created_total").increment(outbox.len() as u64);
         context.relay.committed(outbox);
@@ -152,9 +149,9 @@ async fn commit_orders(context: &IntakeContext, orders: Vec<NewOrder>) -> Result
     Ok(outcomes)
 }
 
-fn answer_each(calls: Vec<Call>, outcomes: Vec<CreateOutcome>) {
+fn answer_each(calls: Vec<Call>, outcomes: Vec<Outcome>) {
     for (call, outcome) in calls.into_iter().zip(outcomes) {
         // A caller that went away has no answer to get; its order stands.
-        let _ = call.answer.send(Ok(outcome));
+        let _ = call.answer.send(outcome.map_err(|error| IntakeError::Database(Arc::new(error))));
     }
 }

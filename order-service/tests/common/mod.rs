@@ -1,7 +1,7 @@
 //! Orders for tests.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
-use database::{Database, DatabaseError};
+use database::Database;
 use order_service::order::{CreateOutcome, NewOrder, Order, create::create_orders_batch};
 use schema::{CurrencyCode, Money, UserId};
 
@@ -22,14 +22,9 @@ pub fn new_order(user: &str, minor: i64, key: Option<&str>) -> NewOrder {
 /// So many orders of ada, of 0.01, 0.02, …, accepted in one transaction.
 pub async fn create_orders(db: &Database, count: i64) -> Vec<Order> {
     let new: Vec<NewOrder> = (1..=count).map(|minor| new_order("ada", minor, None)).collect();
-    let created = db
-        .transaction("test", move |tx| {
-            Box::pin(async move { Ok::<_, DatabaseError>(create_orders_batch(tx, TOPIC, &new).await?) })
-        })
-        .await
-        .unwrap();
+    let created = create_orders_batch(db, TOPIC, &new).await.unwrap();
     let accepted = |outcome| match outcome {
-        CreateOutcome::Created(order) => order,
+        Ok(CreateOutcome::Created(order)) => order,
         other => panic!("{other:?}"),
     };
     created.outcomes.into_iter().map(accepted).collect()
