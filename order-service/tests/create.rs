@@ -10,7 +10,7 @@ use database::{ConnectOptions, Database, DatabaseError, testing::on_both};
 use messaging::OutboxRow;
 use migrations::OrdersMigrator;
 use order_service::order::{
-    CreateOutcome, NewOrder, Order, OrderStatus,
+    CreateOutcome, NewOrder, Order, OrderStatus, Position,
     create::{Created, create_orders_batch},
     find,
 };
@@ -23,8 +23,11 @@ struct Told {
 }
 
 async fn create(db: &Database, new: Vec<NewOrder>) -> Result<Told, DatabaseError> {
-    let Created { outcomes, outbox, .. } = create_orders_batch(db, TOPIC, &new).await?;
-    Ok(Told { outcomes: outcomes.into_iter().collect::<Result<_, _>>()?, outbox })
+    let Created { mut outcomes, repeats, outbox, .. } = create_orders_batch(db, TOPIC, &new).await?;
+    for (index, outcome) in repeats.look_up(db.reader()).await? {
+        assert!(outcomes[index].replace(outcome).is_none());
+    }
+    Ok(Told { outcomes: outcomes.into_iter().map(Option::unwrap).collect(), outbox })
 }
 
 async fn count(db: &Database, table: &str) -> i64 {
@@ -54,6 +57,14 @@ on_both!(OrdersMigrator;
             assert_eq!(stored.remove(&told.id).as_ref(), Some(told), "what is told is what is stored");
             assert_eq!((told.status, told.version), (OrderStatus::Pending, 1));
         }
+    }
+
+    async fn the_events_that_are_handed_out_are_those_that_are_stored(db: &TestDatabase) {
+        create(db, vec![new_order("ada", 1, Some("k"))]).await.unwrap();
+        let batch = [new_order("bob", 2, None), new_order("ada", 1, Some("k")), new_order("ada", 3, Some("l")), new_order("ada", 4, None)];
+        let created = create_orders_batch(db, TOPIC, &batch).await.unwrap();
+        let stored = find::events_after(db.reader(), Position(1), 10).await.unwrap();
+        assert_eq!((created.events.len(), created.events), (3, stored));
     }
 
     async fn the_same_key_twice_in_one_batch_makes_one_order(db: &TestDatabase) {
@@ -109,10 +120,10 @@ async fn an_order_is_accepted_although_the_key_of_another_call_cannot_be_looked_
     let asleep = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     while observer.reader().query_all_raw(Statement::from_string(observer.backend(), asleep)).await.unwrap().is_empty() {}
     let created = create_orders_batch(&db, TOPIC, &[new_order("ada", 5, Some("k")), new_order("bob", 7, None)]).await.unwrap();
-    let error = created.outcomes[0].as_ref().unwrap_err();
-    assert!(error.is_transient() && !error.is_outcome_unknown(), "{error:?}");
-    assert!(matches!(&created.outcomes[1], Ok(CreateOutcome::Created(order)) if order.user_id.as_str() == "bob"));
+    assert!(matches!(&created.outcomes[1], Some(CreateOutcome::Created(order)) if order.user_id.as_str() == "bob"));
     assert_eq!((created.outbox.len(), created.events.len()), (1, 1), "it is published, and its subscribers are told");
+    let error = DatabaseError::from(created.repeats.look_up(db.reader()).await.unwrap_err());
+    assert!(error.is_transient() && !error.is_outcome_unknown(), "{error:?}");
     sleeping.abort();
 }
 

@@ -30,7 +30,7 @@
 //! [`Writes::over`](crate::Writes::over).
 
 use sea_orm::sea_query::ArrayType;
-use sea_orm::{DbBackend, Statement, Value};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic as _, Iterable as _, Statement, Value};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -265,6 +265,12 @@ pub fn is_one_of(backend: DbBackend, column: &str, query: &str) -> String {
         DbBackend::Postgres => format!("{column} = ANY(ARRAY({query}))"),
         _ => format!("{column} IN ({query})"),
     }
+}
+
+/// The columns of an entity as this version knows them, of the table that a query calls `alias`. `SELECT *` of a prepared statement fails for
+/// as long as its connection lives once a later version's migration has added a column.
+pub fn columns_of<E: EntityTrait>(alias: &str) -> String {
+    E::Column::iter().map(|column| format!("{alias}.{}", column.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 /// For a query that claims rows: leaves out those that somebody else is claiming. SQLite has one writer, and nobody to skip.

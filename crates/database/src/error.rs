@@ -220,7 +220,7 @@ fn is_transient_sqlite(extended_code: i32) -> bool {
     matches!(extended_code & 0xff, BUSY | LOCKED | NOMEM | INTERRUPT | IOERR | FULL | CANTOPEN | PROTOCOL)
 }
 
-/// Whether a failed COMMIT may nevertheless have been applied.
+/// Whether a failed COMMIT, or a failed statement that is a transaction of its own, may nevertheless have been applied.
 pub(crate) fn commit_outcome_is_unknown(error: &DbErr) -> bool {
     const SQLITE_IOERR: i32 = 10;
     let Some(error) = driver_error(error) else {
@@ -229,9 +229,9 @@ pub(crate) fn commit_outcome_is_unknown(error: &DbErr) -> bool {
     };
     let code = error.code().unwrap_or_default();
     if error.try_downcast_ref::<PgDatabaseError>().is_some() {
-        // The session was ended by the operator, possibly after the commit record was written;
-        // every other answer to COMMIT means that it was rolled back.
-        return code.starts_with("57P") || code == "40003";
+        // The session was ended by the operator, possibly after the commit record was written, or a
+        // proxy has lost it; every other answer means that it was rolled back.
+        return code.starts_with("57P") || code.starts_with("08") || code == "40003";
     }
     // A failed sync leaves the frames in the log, where a later recovery may find them.
     code.parse::<i32>().is_ok_and(|code| code & 0xff == SQLITE_IOERR)

@@ -132,7 +132,9 @@ impl Writes {
         if self.backend == DbBackend::Postgres {
             let counted = self.counted();
             let rows = database.statement(name, self.into_statement()).await?;
-            return Ok(Written::read(rows, &counted)?);
+            // They are applied by now, and no error may say otherwise.
+            let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: name, reason: error.to_string() };
+            return Written::read(rows, &counted).map_err(unknown);
         }
         database.transaction(name, |tx| Box::pin(async move { Ok(self.run_in_tx(tx).await?) })).await
     }

@@ -90,15 +90,15 @@ impl Replica {
             let ended = match self.database.listen(CHANNEL).await {
                 Ok(Some(mut listener)) => {
                     waits = backoff.build();
-                    // Something may have been told while nobody listened.
-                    self.heard(COMMITTED);
-                    self.heard(FOLLOWING);
+                    self.missed();
                     loop {
-                        match listener.recv().await {
-                            Ok(notification) => match notification.payload().split_once(' ') {
+                        match listener.try_recv().await {
+                            Ok(Some(notification)) => match notification.payload().split_once(' ') {
                                 Some((what, id)) if id != self.id => self.heard(what),
                                 _ => {}
                             },
+                            // Its connection was lost; it makes a new one.
+                            Ok(None) => self.missed(),
                             Err(error) => break error.to_string(),
                         }
                     }
@@ -111,10 +111,21 @@ impl Replica {
         }
     }
 
+    /// Anything may have been told while nobody listened.
+    fn missed(&self) {
+        self.heard(COMMITTED);
+        self.heard(FOLLOWING);
+    }
+
     fn heard(&self, what: &str) {
         match what {
             COMMITTED => self.feed.hint(),
-            FOLLOWING => self.others.heard_at(Instant::now()),
+            FOLLOWING => {
+                // Whoever has just begun to follow has not been told of the last commits.
+                if !self.others.heard_at(Instant::now()) {
+                    self.feed.shared.committed.notify_one();
+                }
+            }
             // Of a later version.
             _ => {}
         }
@@ -132,8 +143,10 @@ impl Others {
         Self { heard: Mutex::new(Instant::now()) }
     }
 
-    fn heard_at(&self, now: Instant) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    /// Answers whether it was believed before.
+    fn heard_at(&self, now: Instant) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        now.duration_since(std::mem::replace(&mut *heard, now)) < BELIEVED
     }
 
     fn follow_at(&self, now: Instant) -> bool {
@@ -150,8 +163,10 @@ mod tests {
         let start = Instant::now();
         let others = Others::new();
         assert!(others.follow_at(start), "who starts cannot know");
-        others.heard_at(start + BELIEVED);
-        assert!(others.follow_at(start + BELIEVED + FOLLOWING_INTERVAL * 2), "two notifications were lost");
-        assert!(!others.follow_at(start + BELIEVED * 2));
+        let later = Instant::now() + BELIEVED;
+        assert!(!others.follow_at(later));
+        assert!(!others.heard_at(later), "and now it begins");
+        assert!(others.follow_at(later + FOLLOWING_INTERVAL * 2), "two notifications were lost");
+        assert!(!others.follow_at(later + BELIEVED));
     }
 }

@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
-use database::{Database, DatabaseError, Reader, Writes, Written, array::Columns};
+use database::{
+    Database, DatabaseError, Reader, Writes, Written,
+    array::{Columns, columns_of},
+};
 use messaging::{CloudEvent, OutboxRow, OutboxTable, message::header, outbox};
 use schema::{EventId, EventSource as _, Money, OrderId, PaymentTask, UserId};
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, EntityTrait as _, QueryResult};
@@ -53,15 +56,46 @@ pub enum CreateOutcome {
     KeyReused,
 }
 
-/// The outcomes in the order of the input, and the outbox rows to hand to the relay after the commit.
+/// What was stored, to be handed to relay, feed and callers at once: it is committed.
 #[derive(Debug)]
 pub struct Created {
-    /// One per [`NewOrder`]; an error when its key was used before, and the order behind it could not be read. It can be asked for again.
-    pub outcomes: Vec<Result<CreateOutcome, DatabaseError>>,
+    /// One per [`NewOrder`]; `None` for those that [`Created::repeats`] has.
+    pub outcomes: Vec<Option<CreateOutcome>>,
+    /// The calls whose key was used before.
+    pub repeats: Repeats,
     /// One per accepted order.
     pub outbox: Vec<OutboxRow>,
     /// The first event of each accepted order, to hand to the feed after the commit.
     pub events: Vec<EventAndOrder>,
+}
+
+/// Calls that have created nothing, because their key was used by an earlier call.
+#[derive(Debug)]
+pub struct Repeats {
+    /// With their indices in the input.
+    calls: Vec<(usize, Call)>,
+    candidates: Vec<Candidate>,
+}
+
+impl Repeats {
+    /// Whether there is nothing to look up.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Reads the orders behind the keys, and answers the outcome of each call with its index.
+    ///
+    /// # Errors
+    /// What the database says; the same calls may be made again.
+    pub async fn look_up(self, reader: &Reader) -> Result<Vec<(usize, CreateOutcome)>, DbErr> {
+        let orders = find_by_key_batch(reader, &self.candidates).await?;
+        let outcome = |(index, call): (usize, Call)| {
+            let outcome = call.outcome(&orders);
+            let missing = || DbErr::Custom("an order was neither created nor found under its key".to_owned());
+            outcome.map(|outcome| (index, outcome)).ok_or_else(missing)
+        };
+        self.calls.into_iter().map(outcome).collect()
+    }
 }
 
 /// Accepts orders in a transaction of their own; one alone is a batch of one. `tasks_topic` is where the payment tasks go.
@@ -81,6 +115,7 @@ struct Prepared {
 }
 
 /// An order with its task.
+#[derive(Debug)]
 struct Candidate {
     order: Order,
     task: OutboxRow,
@@ -88,7 +123,7 @@ struct Candidate {
 }
 
 /// One element of the input.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Call {
     /// Its candidate: of several calls with one key that of the first.
     candidate: OrderId,
@@ -127,12 +162,7 @@ impl Prepared {
         let number = |row: &QueryResult| Ok((row.try_get("", "id")?, row.try_get("", "number")?));
         let numbers = written.rows.iter().map(number).collect::<Result<HashMap<OrderId, i64>, DbErr>>().map_err(unknown)?;
         let (created, lost): (Vec<_>, Vec<_>) = self.candidates.into_iter().partition(|new| numbers.contains_key(&new.order.id));
-        let (mut stored, mut failed) = (HashMap::with_capacity(created.len()), None);
-        match find_by_key_batch(database.reader(), &lost).await {
-            Ok(found) => stored.extend(found),
-            // The trouble of those who repeat themselves, and of nobody else.
-            Err(error) => failed = Some(error),
-        }
+        let mut stored = HashMap::with_capacity(created.len());
         let (mut outbox, mut events) = (Vec::with_capacity(created.len()), Vec::with_capacity(created.len()));
         for Candidate { order, task, traceparent } in created {
             let order = Order { number: numbers.get(&order.id).copied().unwrap_or(order.number), ..order };
@@ -140,8 +170,10 @@ impl Prepared {
             outbox.push(task);
             stored.insert(order.id, order);
         }
-        let outcomes = self.calls.into_iter().map(|call| call.outcome(&stored, failed.as_ref())).collect();
-        Ok(Created { outcomes, outbox, events: event::appended(&written, events).map_err(unknown)? })
+        let outcomes: Vec<_> = self.calls.iter().map(|call| call.outcome(&stored)).collect();
+        let repeated = self.calls.into_iter().enumerate().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
+        let repeats = Repeats { calls: repeated.map(|(call, _)| call).collect(), candidates: lost };
+        Ok(Created { outcomes, repeats, outbox, events: event::appended(&written, events).map_err(unknown)? })
     }
 
     /// Inserts; an idempotency key that is taken makes its row nothing. Answers `id` and `number` of the orders that are new. Numbers of rows
@@ -210,13 +242,10 @@ fn first_event(order: &Order, traceparent: Option<String>) -> NewEvent {
 }
 
 impl Call {
-    /// `stored` has for each candidate itself, or the order that holds its key, unless reading those has `failed`.
-    fn outcome(self, stored: &HashMap<OrderId, Order>, failed: Option<&DbErr>) -> Result<CreateOutcome, DatabaseError> {
-        let order = stored.get(&self.candidate).ok_or_else(|| match failed {
-            Some(error) => error.clone(),
-            None => DbErr::Custom("an order was neither created nor found under its key".to_owned()),
-        })?;
-        Ok(if self.is_first && order.id == self.candidate {
+    /// `stored` has candidates that were created, or the orders that hold the keys of the others.
+    fn outcome(&self, stored: &HashMap<OrderId, Order>) -> Option<CreateOutcome> {
+        let order = stored.get(&self.candidate)?;
+        Some(if self.is_first && order.id == self.candidate {
             CreateOutcome::Created(order.clone())
         } else if order.idempotency_hash == self.arguments_hash {
             CreateOutcome::AlreadyCreated(order.clone())
@@ -297,7 +326,10 @@ async fn find_by_key_batch(reader: &Reader, lost: &[Candidate]) -> Result<HashMa
         .text("user_id", |new| new.order.user_id.as_str())
         .opt_text("idempotency_key", |new| new.order.idempotency_key.as_deref());
     let statement = keys.statement(|keys| {
-        format!("SELECT o.* FROM {keys} AS k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key")
+        format!(
+            "SELECT {} FROM {keys} AS k JOIN orders AS o ON o.user_id = k.user_id AND o.idempotency_key = k.idempotency_key",
+            columns_of::<entity::Entity>("o")
+        )
     });
     let found = entity::Entity::find().from_raw_sql(statement).all(reader).await?;
     let key = |order: &Order| (order.user_id.clone(), order.idempotency_key.clone());

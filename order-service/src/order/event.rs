@@ -55,7 +55,8 @@ impl Related<entity::Entity> for Entity {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// An event as subscribers get it, with its order as it was when the event was read: one read of a replica serves all its subscribers.
+/// An event as subscribers get it, with its order as it was when the event was committed here or read: one of that serves all
+/// subscribers of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventAndOrder {
     /// What happened.

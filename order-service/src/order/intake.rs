@@ -5,9 +5,9 @@
 //! PostgreSQL a batch that has become large does not wait for the commit of the one before it: while the database works for some of the
 //! callers, this process works for the others. The worker owns the orders, so a caller that goes away cancels nothing.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use database::{BoxFuture, Database, DatabaseError};
+use database::{BoxFuture, Database, DatabaseError, Reader};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use messaging::{relay::RelayHandle, trace::Step};
 use sea_orm::DbBackend;
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::create::{self, CreateOutcome, Created, NewOrder, create_orders_batch};
+use super::create::{self, CreateOutcome, Created, NewOrder, Repeats, create_orders_batch};
 use crate::feed::Feed;
 
 /// Calls that may wait: some batches, so that a stall of the database is answered with an error instead of with growing memory.
@@ -68,7 +68,8 @@ impl Intake {
     /// Starts the worker; it ends after `shutdown`, once the calls that wait are answered.
     pub fn start(context: IntakeContext, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE_CALLS);
-        tasks.spawn(work(context, queue, shutdown));
+        let worker = Worker { context, tasks: tasks.clone() };
+        tasks.spawn(work(worker, queue, shutdown));
         Self { calls }
     }
 
@@ -87,14 +88,18 @@ impl Intake {
     }
 }
 
-/// Of one call.
-type Outcome = Result<CreateOutcome, DatabaseError>;
+/// What a batch needs.
+#[derive(Clone)]
+struct Worker {
+    context: IntakeContext,
+    tasks: TaskTracker,
+}
 
 /// Batches that are being committed.
 type Committing = FuturesUnordered<BoxFuture<'static, ()>>;
 
-async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown: CancellationToken) {
-    let batches = if context.database.backend() == DbBackend::Sqlite { 1 } else { MAX_BATCHES };
+async fn work(worker: Worker, mut queue: mpsc::Receiver<Call>, shutdown: CancellationToken) {
+    let batches = if worker.context.database.backend() == DbBackend::Sqlite { 1 } else { MAX_BATCHES };
     let mut waiting = Vec::with_capacity(create::MAX_BATCH);
     let mut committing = Committing::new();
     let mut open = true;
@@ -109,49 +114,75 @@ async fn work(context: IntakeContext, mut queue: mpsc::Receiver<Call>, shutdown:
         let worth_it = committing.is_empty() || (committing.len() < batches as usize && waiting.len() >= SECOND_BATCH);
         if worth_it && !waiting.is_empty() {
             let calls = std::mem::replace(&mut waiting, Vec::with_capacity(create::MAX_BATCH));
-            let context = context.clone();
-            committing.push(Box::pin(async move { commit(&context, calls).await }));
+            let worker = worker.clone();
+            committing.push(Box::pin(async move { commit(&worker, calls).await }));
         }
     }
 }
 
-async fn commit(context: &IntakeContext, calls: Vec<Call>) {
+async fn commit(worker: &Worker, calls: Vec<Call>) {
+    let context = &worker.context;
     let span = tracing::info_span!("create_orders", orders = calls.len());
     for call in &calls {
         span.follows_from(call.span.id());
     }
     metrics::histogram!("orders_batch_size").record(calls.len() as f64);
     let orders: Vec<NewOrder> = calls.iter().map(|call| call.order.clone()).collect();
-    let result = commit_orders(context, &orders).instrument(span.clone()).await;
-    match result {
-        Ok(outcomes) => answer_each(calls, outcomes),
+    let stored = create_orders_batch(&context.database, &context.tasks_topic, &orders).instrument(span.clone()).await;
+    match stored {
+        Ok(created) => hand_out(worker, calls, created),
         Err(error) if error.is_transient() || calls.len() == 1 => {
             tracing::warn!(parent: &span, %error, "orders could not be stored");
+            // If they are stored all the same, subscribers need not wait for a poll.
+            context.feed.hint();
             let error = IntakeError::Database(Arc::new(error));
             calls.into_iter().for_each(|call| drop(call.answer.send(Err(error.clone()))));
         }
         // One of them is refused by the database: alone, it fails only its own caller.
         Err(_) => {
             for call in calls {
-                Box::pin(commit(context, vec![call])).await;
+                Box::pin(commit(worker, vec![call])).await;
             }
         }
     }
 }
 
-async fn commit_orders(context: &IntakeContext, orders: &[NewOrder]) -> Result<Vec<Outcome>, DatabaseError> {
-    let Created { outcomes, outbox, events } = create_orders_batch(&context.database, &context.tasks_topic, &orders).await?;
+/// Tells everybody what was stored. Who repeats an earlier call is answered when its order was read, for which nobody else waits.
+fn hand_out(Worker { context, tasks }: &Worker, calls: Vec<Call>, created: Created) {
+    let Created { outcomes, repeats, outbox, events } = created;
     if !outbox.is_empty() {
         metrics::counter!("orders_created_total").increment(outbox.len() as u64);
         context.relay.committed(outbox);
         context.feed.committed(events);
     }
-    Ok(outcomes)
+    let mut repeating = HashMap::new();
+    for (index, (call, outcome)) in calls.into_iter().zip(outcomes).enumerate() {
+        match outcome {
+            // A caller that went away has no answer to get; its order stands.
+            Some(outcome) => drop(call.answer.send(Ok(outcome))),
+            None => drop(repeating.insert(index, call)),
+        }
+    }
+    if !repeats.is_empty() {
+        let reader = context.database.reader().clone();
+        // As many as there are callers, which the endpoint bounds.
+        tasks.spawn(async move { answer_repeats(&reader, repeats, repeating).await });
+    }
 }
 
-fn answer_each(calls: Vec<Call>, outcomes: Vec<Outcome>) {
-    for (call, outcome) in calls.into_iter().zip(outcomes) {
-        // A caller that went away has no answer to get; its order stands.
-        let _ = call.answer.send(outcome.map_err(|error| IntakeError::Database(Arc::new(error))));
+async fn answer_repeats(reader: &Reader, repeats: Repeats, mut calls: HashMap<usize, Call>) {
+    match repeats.look_up(reader).await {
+        Ok(outcomes) => {
+            for (index, outcome) in outcomes {
+                if let Some(call) = calls.remove(&index) {
+                    drop(call.answer.send(Ok(outcome)));
+                }
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "orders of repeated calls could not be read");
+            let error = IntakeError::Database(Arc::new(error.into()));
+            calls.into_values().for_each(|call| drop(call.answer.send(Err(error.clone()))));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use database::{
     Writes,
-    array::{Columns, is_one_of},
+    array::{Columns, columns_of, is_one_of},
 };
 use schema::{EventId, OrderId, PaymentResult, Timestamp};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
@@ -116,8 +116,9 @@ async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Res
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let statement = ids.statement(|ids| {
         format!(
-            "SELECT * FROM orders WHERE {} ORDER BY id {lock}",
-            is_one_of(backend, "id", &format!("SELECT r.id FROM {ids} AS r"))
+            "SELECT {} FROM orders AS o WHERE {} ORDER BY o.id {lock}",
+            columns_of::<entity::Entity>("o"),
+            is_one_of(backend, "o.id", &format!("SELECT r.id FROM {ids} AS r"))
         )
     });
     let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;

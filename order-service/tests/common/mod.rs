@@ -24,7 +24,7 @@ pub async fn create_orders(db: &Database, count: i64) -> Vec<Order> {
     let new: Vec<NewOrder> = (1..=count).map(|minor| new_order("ada", minor, None)).collect();
     let created = create_orders_batch(db, TOPIC, &new).await.unwrap();
     let accepted = |outcome| match outcome {
-        Ok(CreateOutcome::Created(order)) => order,
+        Some(CreateOutcome::Created(order)) => order,
         other => panic!("{other:?}"),
     };
     created.outcomes.into_iter().map(accepted).collect()

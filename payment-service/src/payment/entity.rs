@@ -1,6 +1,6 @@
 //! The table `payments` and how it is read and written.
 
-use database::array::{Columns, is_one_of};
+use database::array::{Columns, columns_of, is_one_of};
 use schema::{
     CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
     UserId,
@@ -66,7 +66,8 @@ pub async fn payments_batch(db: &impl ConnectionTrait, orders: &[OrderId]) -> Re
     let backend = db.get_database_backend();
     let rows = Columns::new(backend, orders).uuid("order_id", |id| id.0);
     let statement = rows.statement(|rows| {
-        format!("SELECT * FROM payments WHERE {}", is_one_of(backend, "order_id", &format!("SELECT r.order_id FROM {rows} AS r")))
+        let these = is_one_of(backend, "p.order_id", &format!("SELECT r.order_id FROM {rows} AS r"));
+        format!("SELECT {} FROM payments AS p WHERE {these}", columns_of::<Entity>("p"))
     });
     Entity::find().from_raw_sql(statement).all(db).await
 }

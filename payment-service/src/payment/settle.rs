@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use database::{
     Writes,
-    array::{Columns, is_one_of},
+    array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
 use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
@@ -110,7 +110,7 @@ async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Resu
     let rows = Columns::new(backend, users).text("user_id", UserId::as_str);
     let statement = rows.statement(|rows| {
         let users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
-        format!("SELECT a.* FROM accounts AS a WHERE {users} ORDER BY a.id {lock}")
+        format!("SELECT {} FROM accounts AS a WHERE {users} ORDER BY a.id {lock}", columns_of::<Accounts>("a"))
     });
     Accounts::find().from_raw_sql(statement).all(tx).await
 }

@@ -230,7 +230,7 @@ async fn accepted_by_a_dying_replica(system: &System, user: &str) -> Order {
     };
     let created = create_orders_batch(system.orders_db(), TASKS, &[new]).await.unwrap();
     match created.outcomes.into_iter().next() {
-        Some(Ok(CreateOutcome::Created(order))) => order,
+        Some(Some(CreateOutcome::Created(order))) => order,
         other => panic!("{other:?}"),
     }
 }
