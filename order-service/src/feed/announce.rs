@@ -122,7 +122,8 @@ impl Replica {
             COMMITTED => self.feed.hint(),
             FOLLOWING => {
                 // Whoever has just begun to follow has not been told of the last commits.
-                if !self.others.heard_at(Instant::now()) {
+                let believed = self.others.heard_at(Instant::now());
+                if !believed {
                     self.feed.shared.committed.notify_one();
                 }
             }
