@@ -11,7 +11,7 @@ use order_service::order::{
     settle::{ReceivedResult, SettleError, settle_orders_batch},
 };
 use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
-use sea_orm::DatabaseTransaction;
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
 fn paid(order: &Order) -> ReceivedResult {
     result(order.id, PaymentOutcome::Paid, None)
@@ -91,3 +91,22 @@ on_both!(OrdersMigrator;
         assert!(settle(db, vec![foreign]).await.unwrap_err().contains("another user"));
     }
 );
+
+/// Old replicas go on while a new one migrates. A statement that was prepared with `SELECT *` would fail from then on, on the one connection that
+/// a consumer has.
+#[tokio::test]
+async fn a_column_that_a_later_version_adds_does_not_stop_a_consumer() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let orders = create_orders(&db, 2).await;
+    let consumer = db.for_worker(1);
+    assert_eq!(settle(&consumer, vec![paid(&orders[0])]).await, Ok(1));
+    db.transaction("migrate", |tx| {
+        Box::pin(async move {
+            tx.execute_unprepared("ALTER TABLE orders ADD COLUMN later TEXT").await?;
+            Ok::<_, DatabaseError>(())
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(settle(&consumer, vec![paid(&orders[1])]).await, Ok(1));
+}

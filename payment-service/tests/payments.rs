@@ -252,6 +252,26 @@ async fn a_hot_account_costs_one_row_version_per_batch() {
     assert_eq!(updated.unwrap(), 1);
 }
 
+/// Old replicas go on while a new one migrates. A statement that was prepared with `SELECT *` would fail from then on, on the one connection that
+/// a consumer has.
+#[tokio::test]
+async fn columns_that_a_later_version_adds_do_not_stop_a_consumer() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let consumer = db.for_worker(1);
+    assert_eq!(settle(&consumer, &[task("ada", 300)]).await.unwrap().paid, 1);
+    db.transaction("migrate", |tx| {
+        Box::pin(async move {
+            tx.execute_unprepared("ALTER TABLE accounts ADD COLUMN later TEXT").await?;
+            tx.execute_unprepared("ALTER TABLE payments ADD COLUMN later TEXT").await?;
+            Ok::<_, database::DatabaseError>(())
+        })
+    })
+    .await
+    .unwrap();
+    assert_eq!(settle(&consumer, &[task("ada", 300)]).await.unwrap().paid, 1);
+}
+
 /// Without an account there is no lock that orders the two; only the payments row itself is in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_decided_while_it_is_being_decided_elsewhere_is_tried_again() {
