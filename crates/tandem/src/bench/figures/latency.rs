@@ -58,7 +58,7 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     progress.step("accounts", Duration::ZERO);
     let target = stage.target(USERS)?;
     open_accounts(&target, "1000000.00").await?;
-    let (warm_up, measured) = (Duration::from_secs(if bench.options.quick { 2 } else { 5 }), Duration::from_secs(20));
+    let (warm_up, measured) = (Duration::from_secs(if bench.options.quick { 2 } else { 5 }), bench.options.sustained());
     progress.step(format!("{rate:.0} orders/s"), warm_up + measured);
     let run = Run { target, orders: (rate * (warm_up + measured).as_secs_f64()) as u64, rate, warm_up };
     let before = Costs::now(&stage)?;
