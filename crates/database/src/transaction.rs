@@ -14,7 +14,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
 };
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
 use crate::database::{Database, Inner, Store};
@@ -76,11 +76,8 @@ impl Database {
     {
         let database = self.clone();
         let run = async move {
-            let started = Instant::now();
             let inner = &database.inner;
             let result = STATEMENT_FAILED.scope(Cell::new(false), run(inner, name, work)).await;
-            let outcome = if result.is_ok() { "committed" } else { "failed" };
-            metrics::histogram!("database_transaction_seconds", "name" => name, "outcome" => outcome).record(started.elapsed());
             if let Store::Sqlite { writer, wal, .. } = &inner.store
                 && wal.is_due()
             {
@@ -89,8 +86,7 @@ impl Database {
             }
             result
         };
-        let span = tracing::debug_span!("transaction", name);
-        match tokio::spawn(run.instrument(span)).await {
+        match spawn(name, run).await {
             Ok(result) => result,
             Err(error) => Err(E::from(match error.try_into_panic() {
                 Ok(panic) => DatabaseError::Panicked { transaction: name, message: panic_message(panic.as_ref()) },
@@ -108,17 +104,26 @@ impl Database {
     /// As of a transaction. From sending the statement on, a lost connection leaves the outcome unknown; nothing is tried again here.
     pub(crate) async fn statement(&self, name: &'static str, statement: Statement) -> Result<Vec<QueryResult>, DatabaseError> {
         let database = self.clone();
-        let run = async move {
-            let started = Instant::now();
-            let result = run_statement(&database.inner, name, statement).await;
-            let outcome = if result.is_ok() { "committed" } else { "failed" };
-            metrics::histogram!("database_transaction_seconds", "name" => name, "outcome" => outcome).record(started.elapsed());
-            result
-        };
-        let span = tracing::debug_span!("transaction", name);
+        let run = async move { run_statement(&database.inner, name, statement).await };
         let unknown = |error: JoinError| DatabaseError::OutcomeUnknown { transaction: name, reason: error.to_string() };
-        tokio::spawn(run.instrument(span)).await.unwrap_or_else(|error| Err(unknown(error)))
+        spawn(name, run).await.unwrap_or_else(|error| Err(unknown(error)))
     }
+}
+
+/// On a task of its own, measured.
+fn spawn<T, E>(name: &'static str, run: impl Future<Output = Result<T, E>> + Send + 'static) -> JoinHandle<Result<T, E>>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let measured = async move {
+        let started = Instant::now();
+        let result = run.await;
+        let outcome = if result.is_ok() { "committed" } else { "failed" };
+        metrics::histogram!("database_transaction_seconds", "name" => name, "outcome" => outcome).record(started.elapsed());
+        result
+    };
+    tokio::spawn(measured.instrument(tracing::debug_span!("transaction", name)))
 }
 
 async fn run_statement(inner: &Inner, name: &'static str, statement: Statement) -> Result<Vec<QueryResult>, DatabaseError> {

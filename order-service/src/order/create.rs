@@ -1,8 +1,9 @@
 //! Creating orders: one transaction for the orders of many callers.
 //!
-//! Everything is written in one round trip, and on PostgreSQL in one statement that is a transaction of its own: `orders` (insert-or-nothing) → for those that are new `outbox_orders`, `pending_orders`, and
-//! `order_events` last, because it takes the event counter's lock. Then what lost against an earlier use of its idempotency key is read. At
-//! most [`MAX_BATCH`] orders per call.
+//! Everything is written in one round trip, and on PostgreSQL in one statement that is a transaction of its own: `orders`
+//! (insert-or-nothing) → for those that are new `outbox_orders`, `pending_orders`, and `order_events` last, because it takes the event
+//! counter's lock. What lost against an earlier use of its idempotency key is read when its caller asks for it ([`Repeats`]). At most
+//! [`MAX_BATCH`] orders per call.
 
 use std::collections::HashMap;
 
