@@ -195,7 +195,9 @@ impl OrderService {
         tasks.spawn(task);
         tasks.spawn(keep_health(checks, database.clone(), broker, consumer, token.clone()));
 
-        let context = IntakeContext { database: database.for_worker(MAX_BATCHES), relay, feed: feed.clone(), tasks_topic };
+        let reader = database.reader().clone();
+        let context =
+            IntakeContext { database: database.for_worker(MAX_BATCHES), reader, relay, feed: feed.clone(), tasks_topic };
         let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
 
         let context = Context { database: database.clone(), intake, feed };

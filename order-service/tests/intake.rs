@@ -49,7 +49,8 @@ impl Broker for Away {
 
 fn start(db: &Database, tasks: &TaskTracker, shutdown: &CancellationToken) -> Intake {
     let (relay, _) = Relay::start(db.clone(), OUTBOX, Arc::new(Away), RelayOptions::default(), shutdown.clone(), Gate::new());
-    let context = IntakeContext { database: db.clone(), relay, feed: Feed::new(), tasks_topic: TOPIC.into() };
+    let context =
+        IntakeContext { database: db.clone(), reader: db.reader().clone(), relay, feed: Feed::new(), tasks_topic: TOPIC.into() };
     Intake::start(context, tasks, shutdown.clone())
 }
 

@@ -38,8 +38,13 @@ pub(crate) struct Inner {
     pub(crate) suspicion: Suspicion,
     pub(crate) store: Store,
     url: DatabaseUrl,
-    /// The writers of [`Database::for_worker`], to be closed with the others.
-    workers: Arc<Mutex<Vec<DatabaseConnection>>>,
+    /// The pools of [`Database::for_worker`], to be closed with the others.
+    workers: Arc<Mutex<Vec<WorkerPools>>>,
+}
+
+struct WorkerPools {
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
 }
 
 /// What only one of the backends has.
@@ -90,21 +95,22 @@ impl Database {
     }
 
     /// The same database for a worker that runs one transaction after the other: on PostgreSQL with so many connections of its own for
-    /// writing. So it never waits behind requests, and the server's processes that work for it are always the same ones, whose caches know
+    /// writing, and one for reading. So it never waits behind requests, and the server's processes that work for it are always the same ones, whose caches know
     /// its tables and plans; a shared pool takes its connections in turn. Close the database that it comes from, not the worker's. On SQLite,
     /// which has one writer, nothing is different.
     #[must_use]
     pub fn for_worker(&self, connections: u32) -> Self {
-        let Inner { backend, reader, options, suspicion, store, url, workers, .. } = &*self.inner;
+        let Inner { backend, options, suspicion, store, url, workers, .. } = &*self.inner;
         let Store::Postgres { url: address } = store else { return self.clone() };
-        let mut writer: DatabaseConnection = postgres::worker(address, options, suspicion, connections).into();
+        let pools = postgres::worker(address, options, suspicion, connections);
+        let (mut writer, reader): (DatabaseConnection, DatabaseConnection) = (pools.writer.into(), pools.reader.into());
         writer.set_metric_callback(note_statement);
-        lock(workers).push(writer.clone());
+        lock(workers).push(WorkerPools { writer: writer.clone(), reader: reader.clone() });
         Self {
             inner: Arc::new(Inner {
                 backend: *backend,
                 writer,
-                reader: reader.clone(),
+                reader: Reader { connection: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() },
                 options: options.clone(),
                 suspicion: suspicion.clone(),
                 store: Store::Postgres { url: address.clone() },
@@ -142,8 +148,14 @@ impl Database {
     }
 
     fn report_connections(&self) {
-        let writers = lock(&self.inner.workers).iter().chain([&self.inner.writer]).map(|pool| self.size(pool)).collect();
-        for (pool, sizes) in [("write", writers), ("read", vec![self.size(&self.inner.reader.connection)])] {
+        let workers = lock(&self.inner.workers);
+        let writers = workers.iter().map(|pools| &pools.writer).chain([&self.inner.writer]);
+        let readers = workers.iter().map(|pools| &pools.reader).chain([&self.inner.reader.connection]);
+        let sizes = [
+            ("write", writers.map(|pool| self.size(pool)).collect::<Vec<_>>()),
+            ("read", readers.map(|pool| self.size(pool)).collect()),
+        ];
+        for (pool, sizes) in sizes {
             let open: u32 = sizes.iter().map(|(open, _)| open).sum();
             let idle = u32::try_from(sizes.iter().map(|(_, idle)| idle).sum::<usize>()).unwrap_or(u32::MAX);
             metrics::gauge!("database_connections", "pool" => pool, "state" => "idle").set(idle);
@@ -195,8 +207,9 @@ impl Database {
     pub async fn close(self) {
         // Closing only fails for connections that are gone already.
         let workers = std::mem::take(&mut *lock(&self.inner.workers));
-        for worker in workers {
-            let _ = worker.close().await;
+        for WorkerPools { writer, reader } in workers {
+            let _ = writer.close().await;
+            let _ = reader.close().await;
         }
         let _ = self.inner.writer.close_by_ref().await;
         let _ = self.inner.reader.connection.close_by_ref().await;

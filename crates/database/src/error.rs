@@ -103,7 +103,7 @@ impl DatabaseError {
 
 /// Whether an error of the driver is transient (see [`DatabaseError::is_transient`]).
 pub fn is_transient(error: &DbErr) -> bool {
-    if is_connection_lost(error) {
+    if is_connection_lost(error) || is_overtaken(error) {
         return true;
     }
     match error {
@@ -137,6 +137,12 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether [`Writes`](crate::Writes) were given up because somebody else has changed meanwhile what they were made from. Nothing of them was
+/// applied, and they can be made anew.
+pub fn is_overtaken(error: &DbErr) -> bool {
+    matches!(error, DbErr::RecordNotUpdated)
 }
 
 /// Whether an INSERT or UPDATE met an existing row in a primary key or unique index.

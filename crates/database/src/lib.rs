@@ -33,7 +33,7 @@ mod writes;
 
 pub use clock::now_ms_sql;
 pub use database::{Database, connect_with_backoff};
-pub use error::{DatabaseError, constraint_name, is_check_violation, is_transient, is_unique_violation};
+pub use error::{DatabaseError, constraint_name, is_check_violation, is_overtaken, is_transient, is_unique_violation};
 pub use futures_util::future::BoxFuture;
 pub use options::ConnectOptions;
 pub use reader::Reader;

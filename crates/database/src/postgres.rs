@@ -101,16 +101,23 @@ pub(crate) async fn open(
     // It has served its purpose; an error while leaving says nothing about the next connection.
     let _ = first.close().await;
 
-    let read_only = session.clone().options([("default_transaction_read_only", "on")]);
     Ok(PostgresPools {
+        reader: pool(options.read_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
         writer: pool(options.write_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
-        reader: pool(options.read_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only),
     })
 }
 
-/// A worker's own pool for writing, which opens its connections when they are needed.
-pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, connections: u32) -> PgPool {
-    pool(connections, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session_options(url, options))
+/// A worker's own pools, which open their connections when they are needed.
+pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, writing: u32) -> PostgresPools {
+    let session = session_options(url, options);
+    PostgresPools {
+        reader: pool(1, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
+        writer: pool(writing, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
+    }
+}
+
+fn read_only(session: &PgConnectOptions) -> PgConnectOptions {
+    session.clone().options([("default_transaction_read_only", "on")])
 }
 
 /// One connection outside of any pool, within the given time.

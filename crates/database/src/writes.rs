@@ -8,10 +8,19 @@
 //! Because all parts of one PostgreSQL statement see the same snapshot, **no write may read what another one of the same [`Writes`] has
 //! written** (on SQLite, where it would see it, neither, but for the rows of an answer), and no two may write the same row. What one of them has to learn from another is named ([`Writes::name`]). They take their
 //! locks in the order in which they were added.
+//!
+//! What was read before, without locks, may have changed meanwhile. Who reads, decides and then writes says how many rows each write must
+//! have ([`Writes::add_exactly`]): another number ends all of them.
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value, sqlx::error::DatabaseError as DriverError};
 
-use crate::{Database, DatabaseError, array::Columns};
+use crate::{Database, DatabaseError, array::Columns, error::driver_error};
+
+/// What a part that has written another number of rows than it must leaves behind, on both databases.
+const OVERTAKEN: DbErr = DbErr::RecordNotUpdated;
+
+/// PostgreSQL's `division_by_zero`. Nothing else divides.
+const DIVISION_BY_ZERO: &str = "22012";
 
 /// Writes to be run together, in the order in which they are added.
 pub struct Writes {
@@ -25,6 +34,8 @@ pub struct Writes {
 struct Part {
     statement: Statement,
     kind: Kind,
+    /// How many rows it has to write.
+    exactly: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -59,6 +70,10 @@ impl Written {
 }
 
 impl Part {
+    fn new(statement: Statement, kind: Kind) -> Self {
+        Self { statement, kind, exactly: None }
+    }
+
     /// The column of its count on PostgreSQL.
     fn counted_as(&self, index: usize) -> Option<String> {
         matches!(self.kind, Kind::Counted | Kind::Number(_)).then(|| format!("w{index}"))
@@ -98,7 +113,14 @@ impl Writes {
 
     /// Adds an `INSERT`, `UPDATE` or `DELETE` without `RETURNING`, whose placeholders are `$1`, `$2`, …
     pub fn add(&mut self, statement: Statement) {
-        self.parts.push(Part { statement, kind: Kind::Counted });
+        self.parts.push(Part::new(statement, Kind::Counted));
+    }
+
+    /// As [`Writes::add`], of a statement that writes so many rows if everything still stands as it was read. If it writes another number, none of
+    /// these writes is applied, and [`is_overtaken`](crate::is_overtaken) tells that from other errors. Not together with [`Writes::answer`].
+    pub fn add_exactly(&mut self, rows: usize, statement: Statement) {
+        let exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
+        self.parts.push(Part { exactly, ..Part::new(statement, Kind::Counted) });
     }
 
     /// As [`Writes::add`], without values of its own.
@@ -109,19 +131,19 @@ impl Writes {
     /// PostgreSQL only: adds a statement with `RETURNING`, whose rows a later one selects from `name`. It runs when that one does.
     pub fn name(&mut self, name: &'static str, statement: Statement) {
         debug_assert_eq!(self.backend, DbBackend::Postgres, "SQLite has no data-modifying CTE");
-        self.parts.push(Part { statement, kind: Kind::Named(name) });
+        self.parts.push(Part::new(statement, Kind::Named(name)));
     }
 
     /// Adds a statement that writes one row or none, and returns one number of it, as `number`: that is its count in [`Written::counts`], 0
     /// for none. On PostgreSQL later parts may select it from `name`.
     pub fn number(&mut self, name: &'static str, sql: String) {
-        self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Number(name) });
+        self.parts.push(Part::new(Statement::from_string(self.backend, sql), Kind::Number(name)));
     }
 
     /// Adds the one statement whose `RETURNING` rows are [`Written::rows`]. On PostgreSQL tables and later parts may select from `name`; on
     /// SQLite they find the rows where they were written.
     pub fn answer(&mut self, name: &'static str, sql: String) {
-        self.parts.push(Part { statement: Statement::from_string(self.backend, sql), kind: Kind::Answer(name) });
+        self.parts.push(Part::new(Statement::from_string(self.backend, sql), Kind::Answer(name)));
     }
 
     /// Runs them as a transaction of their own; `name` is for logs, metrics and errors. On PostgreSQL that is one round trip.
@@ -131,7 +153,10 @@ impl Writes {
     pub async fn run(self, database: &Database, name: &'static str) -> Result<Written, DatabaseError> {
         if self.backend == DbBackend::Postgres {
             let counted = self.counted();
-            let rows = database.statement(name, self.into_statement()).await?;
+            let rows = database.statement(name, self.into_statement()).await.map_err(|error| match error {
+                DatabaseError::Db(error) => DatabaseError::Db(overtaken_or(error)),
+                error => error,
+            })?;
             // They are applied by now, and no error may say otherwise.
             let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: name, reason: error.to_string() };
             return Written::read(rows, &counted).map_err(unknown);
@@ -150,16 +175,22 @@ impl Writes {
         }
         if self.backend == DbBackend::Postgres {
             let counted = self.counted();
-            return Written::read(tx.query_all_raw(self.into_statement()).await?, &counted);
+            return Written::read(tx.query_all_raw(self.into_statement()).await.map_err(overtaken_or)?, &counted);
         }
-        for Part { statement, kind } in self.into_statements() {
+        for Part { statement, kind, exactly } in self.into_statements() {
             match kind {
                 Kind::Answer(_) => written.rows = tx.query_all_raw(statement).await?,
                 Kind::Number(_) => {
                     let number = tx.query_one_raw(statement).await?.map(|row| row.try_get_by_index::<i64>(0)).transpose()?;
                     written.counts.push(number.unwrap_or_default().unsigned_abs());
                 }
-                Kind::Counted | Kind::Named(_) => written.counts.push(tx.execute_raw(statement).await?.rows_affected()),
+                Kind::Counted | Kind::Named(_) => {
+                    let count = tx.execute_raw(statement).await?.rows_affected();
+                    if exactly.is_some_and(|exactly| count != exactly) {
+                        return Err(OVERTAKEN);
+                    }
+                    written.counts.push(count);
+                }
             }
         }
         Ok(written)
@@ -173,14 +204,14 @@ impl Writes {
     /// SQLite: each with the tables in front of it.
     fn into_statements(self) -> impl Iterator<Item = Part> {
         let Self { backend, tables, rows, parts } = self;
-        parts.into_iter().map(move |Part { statement, kind }| {
+        parts.into_iter().map(move |Part { statement, kind, exactly }| {
             if tables.is_empty() {
-                return Part { statement, kind };
+                return Part { statement, kind, exactly };
             }
             let sql = format!("WITH {} {}", tables.join(", "), renumber(&statement.sql, rows.len()));
             let own = statement.values.into_iter().flat_map(|values| values.0);
             let values: Vec<Value> = rows.iter().cloned().chain(own).collect();
-            Part { statement: Statement::from_sql_and_values(backend, sql, values), kind }
+            Part { statement: Statement::from_sql_and_values(backend, sql, values), kind, exactly }
         })
     }
 
@@ -192,8 +223,9 @@ impl Writes {
         let mut values = self.rows;
         for (index, part) in self.parts.into_iter().enumerate() {
             let count = part.counted_as(index).unwrap_or_default();
-            let Part { statement, kind } = part;
+            let Part { statement, kind, exactly } = part;
             let sql = renumber(&statement.sql, values.len());
+            values.extend(statement.values.into_iter().flat_map(|values| values.0));
             match kind {
                 Kind::Named(name) => ctes.push(format!("{name} AS ({sql})")),
                 Kind::Number(name) => {
@@ -207,14 +239,25 @@ impl Writes {
                 }
                 Kind::Counted => {
                     ctes.push(format!("{count} AS ({sql} RETURNING 1)"));
-                    selected.push(format!("(SELECT COUNT(*) FROM {count}) AS {count}"));
+                    let mut counted = "COUNT(*)".to_owned();
+                    if let Some(exactly) = exactly {
+                        values.push(i64::try_from(exactly).unwrap_or(i64::MAX).into());
+                        // Divided by zero if it is another number: an error is the one way to end a statement without its writes.
+                        counted = format!("COUNT(*) / (COUNT(*) = ${})::int", values.len());
+                    }
+                    selected.push(format!("(SELECT {counted} FROM {count}) AS {count}"));
                 }
             }
-            values.extend(statement.values.into_iter().flat_map(|values| values.0));
         }
         let sql = format!("WITH {} SELECT {}{from}", ctes.join(", "), selected.join(", "));
         Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
     }
+}
+
+/// PostgreSQL tells it as what ended the statement.
+fn overtaken_or(error: DbErr) -> DbErr {
+    let ended_by_count = driver_error(&error).and_then(DriverError::code).is_some_and(|code| code == DIVISION_BY_ZERO);
+    if ended_by_count { OVERTAKEN } else { error }
 }
 
 /// `$1` becomes `$4` after three values. Texts are values, so a `$` is always a placeholder.

@@ -5,7 +5,7 @@ mod support;
 
 use database::array::Columns;
 use database::testing::on_both;
-use database::{DatabaseError, Writes, constraint_name, is_check_violation, is_transient, is_unique_violation};
+use database::{DatabaseError, Writes, constraint_name, is_check_violation, is_overtaken, is_transient, is_unique_violation};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use support::{Migrator, insert, insert_in_transaction};
 use uuid::Uuid;
@@ -129,6 +129,33 @@ on_both!(Migrator;
         let found = db.reader().query_all_raw(Statement::from_string(db.backend(), "SELECT id, amount FROM entries ORDER BY id")).await.unwrap();
         let found: Vec<(i64, i64)> = found.iter().map(|row| (row.try_get("", "id").unwrap(), row.try_get("", "amount").unwrap())).collect();
         assert_eq!(found.iter().filter(|(id, _)| *id != 2).copied().collect::<Vec<_>>(), [(1, 10), (3, 30), (101, 10), (103, 30), (201, 15), (203, 35)]);
+    }
+
+    async fn writes_are_all_applied_or_none_if_one_of_them_has_not_as_many_rows_as_it_must(db: &TestDatabase) {
+        insert_in_transaction(db, 2).await.unwrap();
+        insert_in_transaction(db, 3).await.unwrap();
+        let backend = db.backend();
+        let writes = move |exactly| {
+            let mut writes = Writes::new(backend);
+            let sql = |sql| Statement::from_sql_and_values(backend, sql, [20_i64.into()]);
+            writes.add(sql("INSERT INTO entries (id, amount) VALUES ($1, 1)"));
+            writes.add_exactly(exactly, sql("UPDATE entries SET amount = $1 WHERE id IN (2, 3)"));
+            writes.add(sql("INSERT INTO entries (id, amount) VALUES ($1 + 1, 1)"));
+            writes
+        };
+        let in_tx = |exactly| db.transaction("in a transaction", move |tx| Box::pin(async move {
+            Ok::<_, DatabaseError>(writes(exactly).run_in_tx(tx).await?)
+        }));
+        for other in [0, 1, 3] {
+            for failed in [writes(other).run(db, "of their own").await, in_tx(other).await] {
+                let error = failed.unwrap_err();
+                assert!(matches!(&error, DatabaseError::Db(error) if is_overtaken(error)), "{error:?}");
+                assert!(error.is_transient(), "{error:?}");
+            }
+        }
+        let sql = "SELECT id FROM entries WHERE id > 3 OR amount = 20";
+        assert!(db.reader().query_all_raw(Statement::from_string(backend, sql)).await.unwrap().is_empty());
+        assert_eq!(writes(2).run(db, "of their own").await.unwrap().counts, [1, 2, 1]);
     }
 
     async fn the_text_does_not_vary_with_the_number_of_rows_and_none_is_fine(db: &TestDatabase) {

@@ -56,6 +56,8 @@ pub struct Intake {
 pub struct IntakeContext {
     /// Where orders are stored; [`MAX_BATCHES`] transactions run at a time.
     pub database: Database,
+    /// Reads the orders of calls that are repeated, as many at a time as there are such calls.
+    pub reader: Reader,
     /// Publishes the payment tasks after the commit.
     pub relay: RelayHandle,
     /// Gets the events after the commit, so that subscribers need not wait for its poll.
@@ -164,7 +166,7 @@ fn hand_out(Worker { context, tasks }: &Worker, calls: Vec<Call>, created: Creat
         }
     }
     if !repeats.is_empty() {
-        let reader = context.database.reader().clone();
+        let reader = context.reader.clone();
         // As many as there are callers, which the endpoint bounds.
         tasks.spawn(async move { answer_repeats(&reader, repeats, repeating).await });
     }
