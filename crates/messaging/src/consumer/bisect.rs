@@ -201,6 +201,11 @@ impl<H: Handler> Session<'_, H> {
 
 impl<H: Handler> ConsumerLoop<H> {
     async fn apply_part(&self, deliveries: Arc<[Delivery]>, part: Range<usize>) -> Result<H::Committed, HandlerError> {
+        let at_once = AssertUnwindSafe(self.handler.apply_at_once(&self.db, &deliveries[part.clone()]));
+        let at_once = at_once.catch_unwind().await.unwrap_or_else(|panic| Some(Err(HandlerError::panicked(&*panic))));
+        if let Some(applied) = at_once {
+            return applied;
+        }
         let handler = Arc::clone(&self.handler);
         self.db
             .transaction("consume", move |tx| {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::error::Error;
 
 use async_trait::async_trait;
-use database::DatabaseError;
+use database::{Database, DatabaseError};
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::message::{Delivery, MalformedEvent};
@@ -26,6 +26,14 @@ pub trait Handler: Send + Sync + 'static {
     /// [`HandlerError::Transient`] to be called again later, [`HandlerError::Permanent`] if one of the deliveries can
     /// never be applied: the loop finds out which.
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError>;
+
+    /// The same without a transaction around it, where a shorter way leads to the same end: everything is applied, and committed, in one
+    /// statement, or nothing is. `None` when there is no such way here, or not this time because somebody else was faster; nothing is
+    /// applied then, and [`Handler::apply_in_tx`] is next.
+    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
+        let _ = (database, batch);
+        None
+    }
 
     /// After the commit and before the offset is stored. Should only hand things on: it delays the next batch. A panic
     /// in it is logged and changes nothing, since the batch is committed.

@@ -1,6 +1,6 @@
 //! The consumer loop: what one or several partitions have ready → one transaction → commit → [`Handler::committed`] →
 //! offsets stored. In this order, so a crash anywhere delivers again and never loses; the handler makes redelivery
-//! harmless (see [`crate::inbox`]).
+//! harmless (see [`crate::inbox`]). The transaction may be a single statement ([`Handler::apply_at_once`]).
 //!
 //! What can go wrong, and what happens then:
 //!

@@ -128,6 +128,32 @@ on_both!(TestMigrator;
         assert!(running.handle.status().is_running());
         running.stop().await;
     }
+
+    async fn what_can_be_applied_at_once_needs_no_transaction_and_all_else_gets_one(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let handler = TestHandler::new();
+        handler.at_once.store(true, Ordering::SeqCst);
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        let send = async |payloads: &[&str]| {
+            let records: Vec<_> = payloads.iter().map(|payload| event("tasks", "key", payload)).collect();
+            publish(&broker, &records).await;
+        };
+        send(&["a", "b"]).await;
+        eventually("both are applied and told", || async { handler.committed.load(Ordering::SeqCst) == 2 }).await;
+        assert!(handler.attempts.lock().unwrap().is_empty(), "no transaction was begun");
+        send(&["overtaken", "c"]).await;
+        eventually("both are applied", || async { count(db, "applied").await == 4 }).await;
+        assert!(!handler.attempts.lock().unwrap().is_empty(), "in a transaction");
+        send(&["poison", "d", "panic", "e"]).await;
+        let letters = dead_letters(&broker, 2).await;
+        let reasons: Vec<_> = letters.iter().map(|(_, letter)| letter.reason.as_str()).collect();
+        assert_eq!(reasons, ["cannot apply at once", "the handler panicked: told to panic at once"]);
+        eventually("the good ones are applied", || async { count(db, "applied").await == 6 }).await;
+        assert_eq!(payloads(&applied(db).await), ["a", "b", "overtaken", "c", "d", "e"]);
+        running.stop().await;
+        assert!(nothing_left(&broker).await);
+    }
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use database::Database;
+use database::{Database, Writes, array::Columns};
 use messaging::inbox::claim_batch;
 use messaging::{
     Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Delivery, Gate, Handler, HandlerError, Headers, Record, TopicSpec,
@@ -18,9 +18,12 @@ use super::INBOX;
 
 /// Claims each event and writes its payload down; some payloads mean trouble.
 ///
-/// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set.
+/// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set, `overtaken…` needs a
+/// transaction while [`TestHandler::at_once`] is set.
 pub(crate) struct TestHandler {
     pub(crate) stuck: AtomicBool,
+    /// Works without transactions where it can, and claims nothing then.
+    pub(crate) at_once: AtomicBool,
     pub(crate) panic_after_commit: AtomicBool,
     /// More deliveries than this are a transient error.
     pub(crate) too_many: AtomicUsize,
@@ -40,6 +43,7 @@ impl TestHandler {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             stuck: AtomicBool::new(false),
+            at_once: AtomicBool::new(false),
             panic_after_commit: AtomicBool::new(false),
             too_many: AtomicUsize::new(usize::MAX),
             attempts: Mutex::default(),
@@ -80,6 +84,25 @@ impl Handler for TestHandler {
             }
         }
         Ok(batch.len())
+    }
+
+    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<usize, HandlerError>> {
+        let text = |delivery: &Delivery| (delivery.partition, String::from_utf8(delivery.payload.to_vec()).unwrap());
+        let rows: Vec<(i32, String)> = batch.iter().map(text).collect();
+        let any = |word: &str| rows.iter().any(|(_, payload)| payload.starts_with(word));
+        if !self.at_once.load(Ordering::SeqCst) || any("overtaken") {
+            return None;
+        }
+        if any("poison") {
+            return Some(Err(HandlerError::permanent("cannot apply at once")));
+        }
+        assert!(!any("panic"), "told to panic at once");
+        let given = Columns::new(database.backend(), &rows).int("source", |row| row.0).text("payload", |row| row.1.as_str());
+        let mut writes = Writes::over("given", given);
+        writes.add_sql(
+            "INSERT INTO applied (source, payload) SELECT source, payload FROM given WHERE true ORDER BY ord".to_owned(),
+        );
+        Some(writes.run(database, "at once").await.map(|_| batch.len()).map_err(HandlerError::from))
     }
 
     async fn committed(&self, deliveries: usize) {
