@@ -1,13 +1,14 @@
-//! Received messages become payment decisions, in the transaction of the consumer loop.
+//! Received messages become payment decisions: in one statement where that is possible, else in the transaction of the consumer loop.
 //!
 //! A message that is no payment task is a permanent error: the loop finds it by bisection and puts it away as a dead letter.
 
 use async_trait::async_trait;
+use database::Database;
 use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header, trace::Step};
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseTransaction, DbBackend};
 
-use crate::payment::{Settled, Task, decide_payments_batch};
+use crate::payment::{Settled, Task, decide_payments_at_once_batch, decide_payments_batch};
 
 /// The consumer group of all replicas, without the prefix of their environment.
 pub const GROUP: &str = "payment-service";
@@ -33,9 +34,27 @@ impl Handler for PaymentTasks {
     type Committed = (Settled, Vec<Step>);
 
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
-        let mut steps = Vec::new();
-        let tasks = batch.iter().map(|delivery| read_task(delivery, &mut steps)).collect::<Result<Vec<_>, _>>()?;
+        let (tasks, steps) = read_all(batch)?;
         Ok((decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?, steps))
+    }
+
+    /// On PostgreSQL, unless a top-up of one of the accounts came in between.
+    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
+        if database.backend() != DbBackend::Postgres {
+            return None;
+        }
+        let (tasks, steps) = match read_all(batch) {
+            Ok(read) => read,
+            Err(error) => return Some(Err(error)),
+        };
+        match decide_payments_at_once_batch(database, &self.results_topic, &tasks, Timestamp::now()).await {
+            Ok(settled) => Some(Ok((settled, steps))),
+            Err(error) if error.is_overtaken() => {
+                metrics::counter!("payments_batches_overtaken_total").increment(1);
+                None
+            }
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
     async fn committed(&self, (settled, _steps): Self::Committed) {
@@ -46,6 +65,13 @@ impl Handler for PaymentTasks {
         count("payments_tasks_redelivered_total", settled.redelivered);
         self.relay.committed(settled.results);
     }
+}
+
+/// With the steps of the traces that go through here.
+fn read_all(batch: &[Delivery]) -> Result<(Vec<Task>, Vec<Step>), HandlerError> {
+    let mut steps = Vec::new();
+    let tasks = batch.iter().map(|delivery| read_task(delivery, &mut steps)).collect::<Result<_, _>>()?;
+    Ok((tasks, steps))
 }
 
 fn read_task(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<Task, HandlerError> {

@@ -6,15 +6,16 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{account, account_with, clean_audit, count, entries, eur, results, settle, task, user};
-use database::testing::on_both;
+use common::{account, account_with, clean_audit, count, entries, eur, results, settle, settle_in_tx, task, user};
+use database::{BoxFuture, Database, testing::on_both};
 use migrations::PaymentsMigrator;
 use payment_service::{
     account::{TopUp, top_up_account},
-    payment::Task,
+    payment::{PaymentError, Settled, Task, decide_payments_at_once_batch, decide_payments_batch},
 };
-use schema::{CurrencyCode, EventId, PaymentOutcome, RejectionReason};
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use schema::{CurrencyCode, EventId, PaymentOutcome, RejectionReason, Timestamp};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 on_both!(PaymentsMigrator;
     async fn the_same_task_three_times_in_one_batch_debits_once(db: &TestDatabase) {
@@ -155,7 +156,7 @@ on_both!(PaymentsMigrator;
         let failed: Result<(), common::SettleError> = db
             .transaction("fails after deciding", move |tx| {
                 Box::pin(async move {
-                    payment_service::payment::decide_payments_batch(tx, common::RESULTS, &copy, schema::Timestamp::now()).await?;
+                    decide_payments_batch(tx, common::RESULTS, &copy, Timestamp::now()).await?;
                     let crash = sea_orm::DbErr::Custom("crash".to_owned());
                     Err(database::DatabaseError::from(crash).into())
                 })
@@ -177,13 +178,15 @@ on_both!(PaymentsMigrator;
         let tasks: Vec<Task> = (0..40).map(|at| task(["ada", "eve", "bob", "mallory"][at % 4], 10)).collect();
         let mut running = tokio::task::JoinSet::new();
         for worker in 0..6_usize {
-            let db = database::Database::clone(db);
+            let db = Database::clone(db);
             let mut batch: Vec<Task> =
                 tasks.iter().map(|task| Task { event_id: EventId::generate(), ..task.clone() }).collect();
             batch.rotate_left(worker * 5);
             running.spawn(async move {
                 loop {
-                    match settle(&db, &batch).await {
+                    // Some lock first, some find out when they write.
+                    let settled = if worker % 2 == 0 { settle(&db, &batch).await } else { settle_in_tx(&db, &batch).await };
+                    match settled {
                         Ok(settled) => return settled,
                         // As the consumer loop does; a permanent error would be a dead letter.
                         Err(error) => assert!(error.is_transient(), "{error}"),
@@ -209,7 +212,7 @@ on_both!(PaymentsMigrator;
         account_with(db, "ada", 100_000).await;
         let mut running = tokio::task::JoinSet::new();
         for worker in 0..6 {
-            let db = database::Database::clone(db);
+            let db = Database::clone(db);
             running.spawn(async move {
                 for _ in 0..10 {
                     if worker % 2 == 0 {
@@ -244,7 +247,7 @@ async fn a_hot_account_costs_one_row_version_per_batch() {
                     row.try_get::<i64>("", "n_tup_upd").unwrap()
                 };
                 let before = versions().await;
-                payment_service::payment::decide_payments_batch(tx, common::RESULTS, &tasks, schema::Timestamp::now()).await?;
+                decide_payments_batch(tx, common::RESULTS, &tasks, Timestamp::now()).await?;
                 Ok(versions().await - before)
             })
         })
@@ -272,44 +275,129 @@ async fn columns_that_a_later_version_adds_do_not_stop_a_consumer() {
     assert_eq!(settle(&consumer, &[task("ada", 300)]).await.unwrap().paid, 1);
 }
 
+/// A transaction that has done something, and commits when it is told to.
+struct Held<T> {
+    commit: oneshot::Sender<()>,
+    held: JoinHandle<Result<T, common::SettleError>>,
+}
+
+impl<T: Send + 'static> Held<T> {
+    async fn after(
+        db: &Database,
+        work: impl for<'t> FnOnce(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, common::SettleError>> + Send + 'static,
+    ) -> Self {
+        let (done, is_done) = oneshot::channel();
+        let (commit, may_commit) = oneshot::channel::<()>();
+        let db = db.clone();
+        let held = tokio::spawn(async move {
+            db.transaction("held", move |tx| {
+                Box::pin(async move {
+                    let value = work(tx).await?;
+                    done.send(()).unwrap();
+                    may_commit.await.unwrap();
+                    Ok(value)
+                })
+            })
+            .await
+        });
+        is_done.await.unwrap();
+        Self { commit, held }
+    }
+
+    async fn commit(self) -> T {
+        self.commit.send(()).unwrap();
+        self.held.await.unwrap().unwrap()
+    }
+}
+
+async fn until_somebody_waits_for_a_lock(db: &Database) {
+    let sql = "SELECT COUNT(*) AS counted FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    common::until("the second transaction waits for the first", async || {
+        let row = db.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+        row.try_get::<i64>("", "counted").unwrap() == 1
+    })
+    .await;
+}
+
+/// A batch that has read, and waits with its writes for the transaction that holds something of it.
+async fn waiting_at_once(db: &Database, task: &Task) -> JoinHandle<Result<Settled, PaymentError>> {
+    let (competitor, task) = (db.clone(), task.clone());
+    let competing =
+        tokio::spawn(async move { decide_payments_at_once_batch(&competitor, common::RESULTS, &[task], Timestamp::now()).await });
+    until_somebody_waits_for_a_lock(db).await;
+    competing
+}
+
+/// The balance that was read is out of date when the debit is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_top_up_between_reading_and_writing_is_not_overwritten_and_nothing_of_the_batch_is_written() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let task = task("ada", 300);
+    // What a top-up does, in its order.
+    let top_up = Held::after(&db, |tx| {
+        Box::pin(async move {
+            let sql = "WITH topped AS (UPDATE accounts SET balance_minor = balance_minor + 500, entry_count = entry_count + 1 RETURNING *)
+                       INSERT INTO ledger_entries (id, account_id, number, kind, amount_minor, balance_after_minor, created_at_ms)
+                       SELECT gen_random_uuid(), id, entry_count, 'TOP_UP', 500, balance_minor, 1 FROM topped";
+            tx.execute_unprepared(sql).await.map_err(database::DatabaseError::from)?;
+            Ok(())
+        })
+    })
+    .await;
+    let competing = waiting_at_once(&db, &task).await;
+    top_up.commit().await;
+
+    let error = competing.await.unwrap().unwrap_err();
+    assert!(error.is_overtaken() && error.is_transient(), "{error}");
+    for table in ["payments", "inbox_payments", "outbox_payments"] {
+        assert_eq!(count(&db, table).await, 0, "{table}");
+    }
+    assert_eq!(account(&db, "ada").await.balance_minor, 1_500);
+    assert_eq!(settle(&db, &[task]).await.unwrap().paid, 1);
+    assert_eq!(account(&db, "ada").await.balance_minor, 1_200);
+    clean_audit(&db).await;
+}
+
+/// Their accounts differ, so it is only the decision itself that tells them apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_of_another_user_for_an_order_that_is_decided_meanwhile_debits_nobody() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    account_with(&db, "bob", 1_000).await;
+    let first = task("ada", 300);
+    let mut of_bob = Task { event_id: EventId::generate(), ..first.clone() };
+    of_bob.payment.user_id = user("bob");
+    let holder = Held::after(&db, |tx| {
+        Box::pin(async move { Ok(decide_payments_batch(tx, common::RESULTS, &[first], Timestamp::now()).await?) })
+    })
+    .await;
+    let competing = waiting_at_once(&db, &of_bob).await;
+    let told = holder.commit().await;
+
+    let error = competing.await.unwrap().unwrap_err();
+    assert!(error.is_overtaken() && error.is_transient(), "{error}");
+    let again = settle(&db, &[of_bob]).await.unwrap();
+    assert_eq!(results(&again), results(&told), "the recorded decision, for the recorded user");
+    assert_eq!((account(&db, "ada").await.balance_minor, account(&db, "bob").await.balance_minor), (700, 1_000));
+    clean_audit(&db).await;
+}
+
 /// Without an account there is no lock that orders the two; only the payments row itself is in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_decided_while_it_is_being_decided_elsewhere_is_tried_again() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
     let first = task("nobody", 100);
     let second = Task { event_id: EventId::generate(), ..first.clone() };
-
-    let (decided, is_decided) = tokio::sync::oneshot::channel();
-    let (commit, may_commit) = tokio::sync::oneshot::channel::<()>();
-    let holder = database::Database::clone(&db);
-    let holding = tokio::spawn(async move {
-        holder
-            .transaction("holds its decision", move |tx| {
-                Box::pin(async move {
-                    let now = schema::Timestamp::now();
-                    let settled = payment_service::payment::decide_payments_batch(tx, common::RESULTS, &[first], now).await?;
-                    decided.send(()).unwrap();
-                    may_commit.await.unwrap();
-                    Ok::<_, common::SettleError>(settled)
-                })
-            })
-            .await
-    });
-    is_decided.await.unwrap();
-    let competitor = database::Database::clone(&db);
-    let competing = second.clone();
-    let competing = tokio::spawn(async move { settle(&competitor, &[competing]).await });
-    common::until("the second transaction waits for the first", async || {
-        let sql =
-            "SELECT COUNT(*) AS counted FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let statement = Statement::from_string(DbBackend::Postgres, sql);
-        let row = db.reader().query_one_raw(statement).await.unwrap().unwrap();
-        row.try_get::<i64>("", "counted").unwrap() == 1
+    let holder = Held::after(&db, |tx| {
+        Box::pin(async move { Ok(decide_payments_batch(tx, common::RESULTS, &[first], Timestamp::now()).await?) })
     })
     .await;
-    commit.send(()).unwrap();
+    let (competitor, competing) = (Database::clone(&db), second.clone());
+    let competing = tokio::spawn(async move { settle_in_tx(&competitor, &[competing]).await });
+    until_somebody_waits_for_a_lock(&db).await;
+    let told = holder.commit().await;
 
-    let told = holding.await.unwrap().unwrap();
     let error = competing.await.unwrap().unwrap_err();
     assert!(error.is_transient(), "{error}");
     let again = settle(&db, &[second]).await.unwrap();

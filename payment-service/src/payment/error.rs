@@ -1,5 +1,6 @@
 //! Why a batch of payment tasks was not applied. Nothing of it was.
 
+use database::DatabaseError;
 use messaging::HandlerError;
 use schema::MalformedPayload;
 use sea_orm::DbErr;
@@ -7,34 +8,33 @@ use sea_orm::DbErr;
 /// Why a batch was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum PaymentError {
-    /// Another transaction decided some of these orders between our reading and our writing. The next try reads its decisions.
-    #[error("{count} orders of the batch were decided by somebody else at the same time")]
-    DecidedElsewhere {
-        /// How many.
-        count: u64,
-    },
-    /// An account was changed although this transaction had locked it. Second guard: it stops a lost update.
-    #[error("{count} accounts of the batch changed under their lock")]
-    AccountChanged {
-        /// How many.
-        count: u64,
-    },
     /// A result could not be written as JSON.
     #[error(transparent)]
     Payload(#[from] MalformedPayload),
-    /// The database failed.
+    /// The database failed, or somebody else was faster.
     #[error(transparent)]
-    Database(#[from] DbErr),
+    Database(#[from] DatabaseError),
 }
 
 impl PaymentError {
     /// Whether the same batch may be applied later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::DecidedElsewhere { .. } | Self::AccountChanged { .. } => true,
             Self::Payload(_) => false,
-            Self::Database(error) => database::is_transient(error),
+            Self::Database(error) => error.is_transient(),
         }
+    }
+
+    /// Whether, between our reading and our writing, somebody else decided one of the orders or changed one of the accounts.
+    pub fn is_overtaken(&self) -> bool {
+        // A debit's number, or its order, was there first.
+        matches!(self, Self::Database(DatabaseError::Db(error)) if database::is_overtaken(error) || database::is_unique_violation(error))
+    }
+}
+
+impl From<DbErr> for PaymentError {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error.into())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`decide()`]: the rules, pure.
 //! - [`plan`]: what a whole batch of tasks does, computed from what was read; pure but for new ids.
-//! - [`decide_payments_batch`]: locks, reads, plans and writes in the caller's transaction.
+//! - [`decide_payments_at_once_batch`]: reads, plans, and writes if nobody was faster; [`decide_payments_batch`]: locks, reads, plans and writes
+//!   in the caller's transaction.
 
 mod decide;
 pub mod entity;
@@ -13,4 +14,4 @@ mod settle;
 pub use decide::{Decision, Standing, decide};
 pub use entity::{Entity as Payments, Model as Payment, payments_batch};
 pub use error::PaymentError;
-pub use settle::{INBOX, OUTBOX, Settled, Task, decide_payments_batch};
+pub use settle::{INBOX, OUTBOX, Settled, Task, decide_payments_at_once_batch, decide_payments_batch};

@@ -1,14 +1,19 @@
-//! Deciding a batch of payment tasks inside the transaction of the caller, who commits and then stores the offset.
+//! Deciding a batch of payment tasks.
 //!
-//! 1. Lock and read the accounts, in the order of their ids, so that two batches never wait for each other in a circle. PostgreSQL answers
-//!    a locked row as it is under its lock, however long that was waited for.
-//! 2. Read the recorded decisions: in a later statement, since a statement's snapshot is older than the locks that it took.
-//! 3. Plan in memory ([`super::plan`]).
-//! 4. Write set-based and in one round trip: decisions (insert or nothing), each account once, the debits, the claims of the message ids in
+//! 1. Read the accounts, and the recorded decisions.
+//! 2. Plan in memory ([`super::plan`]).
+//! 3. Write set-based and in one round trip: decisions (insert or nothing), each account once, the debits, the claims of the message ids in
 //!    the inbox, one outbox row per order. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent
-//!    again. What is skipped, and why, was settled by 2.
+//!    again. What is skipped, and why, was settled by 1. Everything is written as it was planned, or nothing is: an account that has another
+//!    number of entries than the one that was read, or an order that was decided meanwhile, ends all of it.
 //!
-//! An account that is created after 1 is not locked and not seen: the batch was first.
+//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). When somebody else was
+//! faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the accounts, in the
+//! order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its lock,
+//! however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
+//! the locks that it took. So an account with many top-ups cannot hold its debits up.
+//!
+//! An account that is created, or topped up, after it was read is not seen: the batch was first.
 //!
 //! The number of statements does not depend on the size of the batch, which the consumer loop bounds.
 
@@ -16,12 +21,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use database::{
-    Writes,
+    Database, Reader, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
-use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
+use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, Statement};
 
 use super::{
     Payment, PaymentError,
@@ -78,42 +83,137 @@ pub async fn decide_payments_batch(
     if tasks.is_empty() {
         return Ok(Settled::default());
     }
-    let users: Vec<UserId> =
-        tasks.iter().map(|task| &task.payment.user_id).collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let orders: Vec<OrderId> = tasks.iter().map(|task| task.payment.order_id).collect::<BTreeSet<_>>().into_iter().collect();
-    let accounts = lock_accounts_batch(tx, &users).await?;
-    let recorded = payments_batch(tx, &orders).await?;
-
-    let plan = plan(tasks.iter().map(|task| &task.payment), accounts, recorded, now);
-    warn_of_conflicts(&plan, tasks);
-    let results = plan
-        .results
-        .iter()
-        .map(|(index, payment)| result_row(results_topic, payment, tasks.get(*index)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let redelivered = write_batch(tx, results_topic, tasks, &plan, &results).await?;
-
-    Ok(Settled {
-        results,
-        paid: plan.debits.len(),
-        rejected: plan.decided.len() - plan.debits.len(),
-        repeated: plan.repeated.len(),
-        redelivered,
-    })
+    let accounts = lock_accounts_batch(tx, tasks).await?;
+    let recorded = recorded_batch(tx, tasks).await?;
+    let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
+    let written = decided.writes(tx.get_database_backend()).run_in_tx(tx).await?;
+    Ok(decided.into_settled(&written))
 }
 
-/// Locks the accounts of these users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks: a
-/// transaction is the only writer.
-async fn lock_accounts_batch(tx: &DatabaseTransaction, users: &[UserId]) -> Result<Vec<Account>, DbErr> {
+/// PostgreSQL: decides every task in two round trips, without a transaction around them.
+///
+/// # Errors
+///
+/// Unless the outcome is unknown nothing was applied. [`PaymentError::is_overtaken`] asks for [`decide_payments_batch`].
+pub async fn decide_payments_at_once_batch(
+    database: &Database,
+    results_topic: &str,
+    tasks: &[Task],
+    now: Timestamp,
+) -> Result<Settled, PaymentError> {
+    if tasks.is_empty() {
+        return Ok(Settled::default());
+    }
+    let (accounts, recorded) = read_batch(database.reader(), tasks).await?;
+    let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
+    let written = decided.writes(database.backend()).run(database, "decide payments").await?;
+    Ok(decided.into_settled(&written))
+}
+
+/// Locks the accounts of the tasks' users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks:
+/// a transaction is the only writer.
+async fn lock_accounts_batch(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<Vec<Account>, DbErr> {
     let backend = tx.get_database_backend();
     let lock = if backend == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
-    let rows = Columns::new(backend, users).text("user_id", UserId::as_str);
+    let rows = Columns::new(backend, tasks).text("user_id", |task| task.payment.user_id.as_str());
     let statement = rows.statement(|rows| {
-        let users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
-        format!("SELECT {} FROM accounts AS a WHERE {users} ORDER BY a.id {lock}", columns_of::<Accounts>("a"))
+        let columns = columns_of::<Accounts>("a");
+        format!("SELECT {columns} FROM accounts AS a WHERE {} ORDER BY a.id {lock}", of_users(backend, rows))
     });
     Accounts::find().from_raw_sql(statement).all(tx).await
 }
+
+/// The decisions of those orders that have one.
+async fn recorded_batch(db: &impl ConnectionTrait, tasks: &[Task]) -> Result<Vec<Payment>, DbErr> {
+    let orders: BTreeSet<OrderId> = tasks.iter().map(|task| task.payment.order_id).collect();
+    payments_batch(db, &orders.into_iter().collect::<Vec<_>>()).await
+}
+
+/// The accounts of the tasks' users and the recorded decisions: in one statement, unless there are any of these.
+async fn read_batch(reader: &Reader, tasks: &[Task]) -> Result<(Vec<Account>, Vec<Payment>), DbErr> {
+    let backend = reader.get_database_backend();
+    let rows = Columns::new(backend, tasks)
+        .text("user_id", |task| task.payment.user_id.as_str())
+        .uuid("order_id", |task| task.payment.order_id.0);
+    let statement = rows.statement(|rows| {
+        let columns = columns_of::<Accounts>("a");
+        let recorded = is_one_of(backend, "p.order_id", &format!("SELECT r.order_id FROM {rows} AS r"));
+        format!(
+            "SELECT {columns}, EXISTS (SELECT 1 FROM payments AS p WHERE {recorded}) AS any_recorded FROM accounts AS a WHERE {}",
+            of_users(backend, rows)
+        )
+    });
+    let rows = reader.query_all_raw(statement).await?;
+    let accounts = rows.iter().map(|row| Account::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
+    // Without an account nobody has said.
+    let none_recorded = rows.first().map(|row| row.try_get("", "any_recorded")).transpose()? == Some(false);
+    let recorded = if none_recorded { Vec::new() } else { recorded_batch(reader, tasks).await? };
+    Ok((accounts, recorded))
+}
+
+fn of_users(backend: DbBackend, rows: &str) -> String {
+    is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"))
+}
+
+/// A batch that is decided, and not written yet.
+struct Decided<'a> {
+    results_topic: &'a str,
+    tasks: &'a [Task],
+    plan: Plan,
+    /// One per order of the batch, as in the plan.
+    results: Vec<OutboxRow>,
+}
+
+impl<'a> Decided<'a> {
+    fn new(
+        results_topic: &'a str,
+        tasks: &'a [Task],
+        accounts: Vec<Account>,
+        recorded: Vec<Payment>,
+        now: Timestamp,
+    ) -> Result<Self, PaymentError> {
+        let plan = plan(tasks.iter().map(|task| &task.payment), accounts, recorded, now);
+        warn_of_conflicts(&plan, tasks);
+        let row = |(index, payment): &(usize, Payment)| result_row(results_topic, payment, tasks.get(*index));
+        let results = plan.results.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { results_topic, tasks, plan, results })
+    }
+
+    fn writes(&self, backend: DbBackend) -> Writes {
+        let effects = effects(self.tasks, &self.plan, &self.results);
+        let rows = Columns::new(backend, &effects)
+            .uuid("message_id", |effect| effect.task.event_id.0)
+            .uuid("order_id", |effect| effect.task.payment.order_id.0);
+        let rows = entity::columns(rows, |effect| effect.decided);
+        let rows = debit_columns(rows, |effect| effect.debit);
+        let rows = outbox::columns(rows, |effect| effect.result);
+
+        let sql = |sql: String| Statement::from_string(backend, sql);
+        let mut writes = Writes::over("tasks", rows);
+        // Their locks come first, as in the transaction.
+        writes.add_exactly(self.plan.accounts.len(), update_accounts(backend, &self.plan.accounts));
+        writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks")));
+        writes.add_sql(inbox::claim_from(backend, INBOX, "tasks"));
+        writes.add_exactly(self.results.len(), outbox::insert_from(backend, OUTBOX, "tasks", self.results_topic));
+        writes.add_exactly(self.plan.debits.len(), sql(insert_debits_from("tasks")));
+        writes
+    }
+
+    fn into_settled(self, written: &Written) -> Settled {
+        // A claim that was not written was made before, or stands twice in this batch.
+        let claims = written.counts.get(CLAIMS).map_or(0, |claims| usize::try_from(*claims).unwrap_or(usize::MAX));
+        Settled {
+            results: self.results,
+            paid: self.plan.debits.len(),
+            rejected: self.plan.decided.len() - self.plan.debits.len(),
+            repeated: self.plan.repeated.len(),
+            redelivered: self.tasks.len().saturating_sub(claims),
+        }
+    }
+}
+
+/// The place of the inbox among the writes.
+const CLAIMS: usize = 2;
 
 /// What a task leaves behind: a row of the table that all inserts select from.
 struct Effect<'a> {
@@ -138,48 +238,6 @@ fn effects<'a>(tasks: &'a [Task], plan: &'a Plan, results: &'a [OutboxRow]) -> V
         Effect { task, decided, debit, result: result.map(|(_, row)| row) }
     };
     tasks.iter().enumerate().map(effect).collect()
-}
-
-/// Answers how many of the tasks were applied before under the same message id, or stand twice in this batch.
-async fn write_batch(
-    tx: &DatabaseTransaction,
-    results_topic: &str,
-    tasks: &[Task],
-    plan: &Plan,
-    results: &[OutboxRow],
-) -> Result<usize, PaymentError> {
-    let effects = effects(tasks, plan, results);
-    let rows = Columns::new(tx.get_database_backend(), &effects)
-        .uuid("message_id", |effect| effect.task.event_id.0)
-        .uuid("order_id", |effect| effect.task.payment.order_id.0);
-    let rows = entity::columns(rows, |effect| effect.decided);
-    let rows = debit_columns(rows, |effect| effect.debit);
-    let rows = outbox::columns(rows, |effect| effect.result);
-
-    let mut writes = Writes::over("tasks", rows);
-    writes.add_sql(insert_payments_from("tasks"));
-    writes.add(update_accounts(writes.backend(), &plan.accounts));
-    writes.add_sql(inbox::claim_from(writes.backend(), INBOX, "tasks"));
-    writes.add(outbox::insert_from(writes.backend(), OUTBOX, "tasks", results_topic));
-    writes.add_sql(insert_debits_from("tasks"));
-    let written = writes.run_in_tx(tx).await?.counts;
-    let &[payments, accounts, claims, told, debits] = written.as_slice() else {
-        return Err(DbErr::Custom(format!("{} of 5 writes were run", written.len())).into());
-    };
-    if (told, debits) != (count(results), count(&plan.debits)) {
-        return Err(DbErr::Custom("a result or a debit of the plan was not written".to_owned()).into());
-    }
-    if payments < count(&plan.decided) {
-        return Err(PaymentError::DecidedElsewhere { count: count(&plan.decided) - payments });
-    }
-    if accounts < count(&plan.accounts) {
-        return Err(PaymentError::AccountChanged { count: count(&plan.accounts) - accounts });
-    }
-    Ok(tasks.len().saturating_sub(usize::try_from(claims).unwrap_or(usize::MAX)))
-}
-
-fn count<T>(rows: &[T]) -> u64 {
-    u64::try_from(rows.len()).unwrap_or(u64::MAX)
 }
 
 /// Writes each account once, if it still stands as it was read.
