@@ -3,15 +3,21 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::create_orders;
 use database::{BoxFuture, Database, DatabaseError, testing::on_both};
 use migrations::OrdersMigrator;
 use order_service::order::{
     Order, OrderEvent, OrderStatus, find,
-    settle::{ReceivedResult, SettleError, settle_orders_batch},
+    settle::{ReceivedResult, SettleError, settle_orders_at_once_batch, settle_orders_batch},
 };
 use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
+use tokio::sync::oneshot;
+
+/// The longest wait for a condition that is certain to come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn paid(order: &Order) -> ReceivedResult {
     result(order.id, PaymentOutcome::Paid, None)
@@ -27,8 +33,19 @@ fn result(order_id: OrderId, outcome: PaymentOutcome, rejection_reason: Option<R
     ReceivedResult { event_id: EventId::generate(), result, traceparent: None }
 }
 
-/// The error as text: it has to pass through the database's own error type.
+/// As the consumer does it. The error as text.
 async fn settle(db: &Database, results: Vec<ReceivedResult>) -> Result<usize, String> {
+    if db.backend() == DbBackend::Postgres {
+        match settle_orders_at_once_batch(db, &results, Timestamp::now()).await {
+            Err(error) if error.is_overtaken() => {}
+            settled => return settled.map(|events| events.len()).map_err(|error| error.to_string()),
+        }
+    }
+    settle_in_tx(db, results).await
+}
+
+/// As on SQLite, and on PostgreSQL after somebody else was faster. The error as text: it has to pass through the database's own error type.
+async fn settle_in_tx(db: &Database, results: Vec<ReceivedResult>) -> Result<usize, String> {
     #[derive(Debug, thiserror::Error)]
     enum Failure {
         #[error(transparent)]
@@ -109,4 +126,45 @@ async fn a_column_that_a_later_version_adds_does_not_stop_a_consumer() {
     .await
     .unwrap();
     assert_eq!(settle(&consumer, vec![paid(&orders[1])]).await, Ok(1));
+}
+
+/// Partitions are handed over while a batch of theirs is being applied: the same results, and others for the same orders.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_are_settled_elsewhere_between_reading_and_writing_are_settled_once() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let orders = create_orders(&db, 2).await;
+    let (first, second) = (paid(&orders[0]), paid(&orders[1]));
+    let (settled, is_settled) = oneshot::channel();
+    let (commit, may_commit) = oneshot::channel::<()>();
+    let (holder, held) = (Database::clone(&db), vec![first.clone()]);
+    let holding = tokio::spawn(async move {
+        holder
+            .transaction("held", move |tx| {
+                Box::pin(async move {
+                    settle_orders_batch(tx, &held, Timestamp::now()).await.unwrap();
+                    settled.send(()).unwrap();
+                    may_commit.await.unwrap();
+                    Ok::<_, DatabaseError>(())
+                })
+            })
+            .await
+    });
+    is_settled.await.unwrap();
+    let (competitor, both) = (Database::clone(&db), vec![first.clone(), second.clone()]);
+    let competing = tokio::spawn(async move { settle_orders_at_once_batch(&competitor, &both, Timestamp::now()).await });
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits =
+        async || !db.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, waiting)).await.unwrap().is_empty();
+    tokio::time::timeout(PATIENCE, async { while !waits().await {} }).await.unwrap();
+    commit.send(()).unwrap();
+    holding.await.unwrap().unwrap();
+
+    let error = competing.await.unwrap().unwrap_err();
+    assert!(error.is_overtaken(), "{error}");
+    assert_eq!(stored(&db, &orders[1]).await.0.status, OrderStatus::Pending, "nothing of the batch is written");
+    assert_eq!(settle_in_tx(&db, vec![first, second]).await, Ok(1));
+    for order in &orders {
+        let (order, history) = stored(&db, order).await;
+        assert_eq!((order.status, order.version, history.len()), (OrderStatus::Paid, 2, 2));
+    }
 }

@@ -1,17 +1,20 @@
 //! Payment results: PENDING becomes PAID or REJECTED, once.
 //!
-//! Order of the statements: the orders are locked in id order and read → each result is looked up in the table of transitions → in one
-//! round trip: `orders` is updated, `pending_orders` is cleared, and `order_events` are appended, last. A result that changes nothing is
-//! no error: it was applied before, or a decision that stands is contradicted, which is logged.
+//! Order of the statements: the orders are read → each result is looked up in the table of transitions → in one round trip: `orders` is
+//! updated, `pending_orders` is cleared, and `order_events` are appended, last. A result that changes nothing is no error: it was applied
+//! before, or a decision that stands is contradicted, which is logged.
+//!
+//! In a transaction the orders are locked when they are read, in id order. Without one ([`settle_orders_at_once_batch`]) nothing is locked, and the
+//! writes, a statement that is a transaction of its own, hold only if every order is still PENDING.
 
 use std::collections::HashMap;
 
 use database::{
-    Writes,
+    Database, DatabaseError, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use schema::{EventId, OrderId, PaymentResult, Timestamp};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 
 use super::{
     EventAndOrder, Order, entity,
@@ -19,6 +22,9 @@ use super::{
     resend,
     status::after_decision,
 };
+
+/// The statement that is a transaction of its own, in logs, metrics and errors.
+const SETTLE: &str = "settle orders";
 
 /// A result with the id of the message that it came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +42,27 @@ pub struct ReceivedResult {
 pub enum SettleError {
     /// The database failed.
     #[error(transparent)]
-    Database(#[from] DbErr),
+    Database(#[from] DatabaseError),
     /// A result for an order that is not here: from another environment, or the database was set back. Never to be dropped silently.
     #[error("order {0} is unknown here")]
     UnknownOrder(OrderId),
     /// A result for an order of somebody else.
     #[error("order {0} belongs to another user than the result says")]
     ForeignOrder(OrderId),
+}
+
+impl From<DbErr> for SettleError {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl SettleError {
+    /// Whether somebody else has settled one of the orders between reading and writing: nothing was applied.
+    pub fn is_overtaken(&self) -> bool {
+        // The same event, or another one of the same version, was there first.
+        matches!(self, Self::Database(DatabaseError::Db(error)) if database::is_overtaken(error) || database::is_unique_violation(error))
+    }
 }
 
 /// Applies results in arrival order and answers what happened: one event for each order that changed.
@@ -54,30 +74,72 @@ pub async fn settle_orders_batch(
     results: &[ReceivedResult],
     now: Timestamp,
 ) -> Result<Vec<EventAndOrder>, SettleError> {
-    let mut orders = lock_batch(tx, results).await?;
-    let mut events = Vec::with_capacity(results.len());
-    for received in results {
-        let result = &received.result;
-        let order = orders.get_mut(&result.order_id).ok_or(SettleError::UnknownOrder(result.order_id))?;
-        if order.user_id != result.user_id {
-            return Err(SettleError::ForeignOrder(order.id));
-        }
-        events.extend(apply(order, received, now));
-    }
-    if events.is_empty() {
+    // SQLite has one writer, who holds the lock on everything.
+    let lock = if tx.get_database_backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let changes = Changes::of(results, read_batch(tx, results, lock).await?, now)?;
+    if changes.events.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = event::columns(Columns::new(tx.get_database_backend(), &events));
-    let mut writes = Writes::over("events", rows);
-    writes.add_sql(update_from("events"));
-    writes.add_sql(resend::delete_from(writes.backend(), "events"));
-    event::append_from(&mut writes, "events");
-    let written = writes.run_in_tx(tx).await?;
-    let changed = |event: NewEvent| {
-        let order = orders.remove(&event.order_id);
-        (event, order)
-    };
-    Ok(event::appended(&written, events.into_iter().map(changed).collect())?)
+    let written = changes.writes(tx.get_database_backend()).run_in_tx(tx).await?;
+    Ok(changes.into_appended(&written)?)
+}
+
+/// The same in two round trips, without a transaction around them.
+///
+/// # Errors
+/// [`SettleError`]; unless the outcome is unknown nothing was applied.
+pub async fn settle_orders_at_once_batch(
+    database: &Database,
+    results: &[ReceivedResult],
+    now: Timestamp,
+) -> Result<Vec<EventAndOrder>, SettleError> {
+    let changes = Changes::of(results, read_batch(database.reader(), results, "").await?, now)?;
+    if changes.events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let written = changes.writes(database.backend()).run(database, SETTLE).await?;
+    // They are applied by now, and no error may say otherwise.
+    let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: SETTLE, reason: error.to_string() };
+    Ok(changes.into_appended(&written).map_err(unknown)?)
+}
+
+/// What results do to the orders that were read.
+struct Changes {
+    /// In arrival order, at most one per order.
+    events: Vec<NewEvent>,
+    /// As they are after the events.
+    orders: HashMap<OrderId, Order>,
+}
+
+impl Changes {
+    fn of(results: &[ReceivedResult], mut orders: HashMap<OrderId, Order>, now: Timestamp) -> Result<Self, SettleError> {
+        let mut events = Vec::with_capacity(results.len());
+        for received in results {
+            let result = &received.result;
+            let order = orders.get_mut(&result.order_id).ok_or(SettleError::UnknownOrder(result.order_id))?;
+            if order.user_id != result.user_id {
+                return Err(SettleError::ForeignOrder(order.id));
+            }
+            events.extend(apply(order, received, now));
+        }
+        Ok(Self { events, orders })
+    }
+
+    fn writes(&self, backend: DbBackend) -> Writes {
+        let mut writes = Writes::over("events", event::columns(Columns::new(backend, &self.events)));
+        writes.add_exactly(self.events.len(), Statement::from_string(backend, update_from("events")));
+        writes.add_sql(resend::delete_from(backend, "events"));
+        event::append_from(&mut writes, "events");
+        writes
+    }
+
+    fn into_appended(mut self, written: &Written) -> Result<Vec<EventAndOrder>, DbErr> {
+        let events = self.events.into_iter().map(|event| {
+            let order = self.orders.remove(&event.order_id);
+            (event, order)
+        });
+        event::appended(written, events.collect())
+    }
 }
 
 /// The pure part: the order after the result, and the event to store; `None` when nothing changes.
@@ -109,11 +171,9 @@ fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option
     })
 }
 
-async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Result<HashMap<OrderId, Order>, DbErr> {
-    let backend = tx.get_database_backend();
+async fn read_batch(db: &impl ConnectionTrait, results: &[ReceivedResult], lock: &str) -> Result<HashMap<OrderId, Order>, DbErr> {
+    let backend = db.get_database_backend();
     let ids = Columns::new(backend, results).uuid("id", |received| received.result.order_id.0);
-    // SQLite has one writer, who holds the lock on everything.
-    let lock = if backend == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let statement = ids.statement(|ids| {
         format!(
             "SELECT {} FROM orders AS o WHERE {} ORDER BY o.id {lock}",
@@ -121,14 +181,15 @@ async fn lock_batch(tx: &DatabaseTransaction, results: &[ReceivedResult]) -> Res
             is_one_of(backend, "o.id", &format!("SELECT r.id FROM {ids} AS r"))
         )
     });
-    let orders = entity::Entity::find().from_raw_sql(statement).all(tx).await?;
+    let orders = entity::Entity::find().from_raw_sql(statement).all(db).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
+/// In the order of the orders' ids, so that two replicas that settle the same orders wait for each other instead of deadlocking.
 fn update_from(events: &str) -> String {
     format!(
         "UPDATE orders SET status = e.status, rejection_reason = e.rejection_reason, version = e.version,
                 updated_at_ms = e.occurred_at_ms
-         FROM {events} AS e WHERE orders.id = e.order_id AND orders.status = 'PENDING'"
+         FROM (SELECT * FROM {events} ORDER BY order_id) AS e WHERE orders.id = e.order_id AND orders.status = 'PENDING'"
     )
 }
