@@ -65,7 +65,7 @@ where
 
 async fn append(tx: &DatabaseTransaction, events: &[NewEvent]) -> Result<(), DatabaseError> {
     let mut writes = Writes::over("events", event::columns(Columns::new(tx.get_database_backend(), events)));
-    event::append_from(&mut writes, "events");
+    event::append_from(&mut writes, "events", None);
     writes.run_in_tx(tx).await?;
     Ok(())
 }

@@ -37,7 +37,7 @@ fn result(order_id: OrderId, outcome: PaymentOutcome, rejection_reason: Option<R
 async fn settle(db: &Database, results: Vec<ReceivedResult>) -> Result<usize, String> {
     if db.backend() == DbBackend::Postgres {
         match settle_orders_at_once_batch(db, &results, Timestamp::now()).await {
-            Err(error) if error.is_overtaken() => {}
+            Err(error) if error.needs_locks() => {}
             settled => return settled.map(|events| events.len()).map_err(|error| error.to_string()),
         }
     }
@@ -160,7 +160,8 @@ async fn orders_that_are_settled_elsewhere_between_reading_and_writing_are_settl
     holding.await.unwrap().unwrap();
 
     let error = competing.await.unwrap().unwrap_err();
-    assert!(error.is_overtaken(), "{error}");
+    let SettleError::Database(DatabaseError::Db(error)) = error else { panic!("{error}") };
+    assert!(database::is_overtaken(&error), "not by a unique index: {error}");
     assert_eq!(stored(&db, &orders[1]).await.0.status, OrderStatus::Pending, "nothing of the batch is written");
     assert_eq!(settle_in_tx(&db, vec![first, second]).await, Ok(1));
     for order in &orders {

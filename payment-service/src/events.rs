@@ -38,7 +38,7 @@ impl Handler for PaymentTasks {
         Ok((decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?, steps))
     }
 
-    /// On PostgreSQL, unless a top-up of one of the accounts came in between.
+    /// On PostgreSQL, unless an order is rejected, or a top-up of one of the accounts came in between. Traces show the step twice then.
     async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
         if database.backend() != DbBackend::Postgres {
             return None;
@@ -49,8 +49,8 @@ impl Handler for PaymentTasks {
         };
         match decide_payments_at_once_batch(database, &self.results_topic, &tasks, Timestamp::now()).await {
             Ok(settled) => Some(Ok((settled, steps))),
-            Err(error) if error.is_overtaken() => {
-                metrics::counter!("payments_batches_overtaken_total").increment(1);
+            Err(error) if error.needs_locks() => {
+                metrics::counter!("payments_batches_locked_total").increment(1);
                 None
             }
             Err(error) => Some(Err(error.into())),

@@ -31,7 +31,7 @@ pub struct Database {
 
 pub(crate) struct Inner {
     pub(crate) backend: DbBackend,
-    /// For [`Database::transaction`] only.
+    /// For [`Database::transaction`] and [`Database::statement`] only.
     pub(crate) writer: DatabaseConnection,
     pub(crate) reader: Reader,
     pub(crate) options: ConnectOptions,

@@ -95,6 +95,12 @@ impl DatabaseError {
         }
     }
 
+    /// Whether writes of their own, made from what was read without locks, met somebody else's. Nothing of them was applied. A unique index may
+    /// say so before the numbers of rows are compared: in which order a statement's parts run is not promised.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Db(error) if is_overtaken(error) || is_unique_violation(error))
+    }
+
     /// Whether the transaction may have been applied although this error came back.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })
@@ -139,10 +145,17 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     }
 }
 
+const OVERTAKEN: &str = "somebody else has changed what these writes were made from";
+
+/// What [`Writes`](crate::Writes) answer when one of them has not as many rows as it must.
+pub(crate) fn overtaken() -> DbErr {
+    DbErr::Custom(OVERTAKEN.to_owned())
+}
+
 /// Whether [`Writes`](crate::Writes) were given up because somebody else has changed meanwhile what they were made from. Nothing of them was
 /// applied, and they can be made anew.
 pub fn is_overtaken(error: &DbErr) -> bool {
-    matches!(error, DbErr::RecordNotUpdated)
+    matches!(error, DbErr::Custom(text) if text == OVERTAKEN)
 }
 
 /// Whether an INSERT or UPDATE met an existing row in a primary key or unique index.
@@ -229,6 +242,10 @@ fn is_transient_sqlite(extended_code: i32) -> bool {
 /// Whether a failed COMMIT, or a failed statement that is a transaction of its own, may nevertheless have been applied.
 pub(crate) fn commit_outcome_is_unknown(error: &DbErr) -> bool {
     const SQLITE_IOERR: i32 = 10;
+    if matches!(sqlx_error(error), Some(SqlxError::Encode(_))) {
+        // Never sent.
+        return false;
+    }
     let Some(error) = driver_error(error) else {
         // No answer at all.
         return true;

@@ -111,7 +111,7 @@ pub(crate) async fn open(
 pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, writing: u32) -> PostgresPools {
     let session = session_options(url, options);
     PostgresPools {
-        reader: pool(1, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
+        reader: pool(1, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
         writer: pool(writing, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
     }
 }

@@ -14,10 +14,11 @@
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement, Value, sqlx::error::DatabaseError as DriverError};
 
-use crate::{Database, DatabaseError, array::Columns, error::driver_error};
-
-/// What a part that has written another number of rows than it must leaves behind, on both databases.
-const OVERTAKEN: DbErr = DbErr::RecordNotUpdated;
+use crate::{
+    Database, DatabaseError,
+    array::Columns,
+    error::{driver_error, overtaken},
+};
 
 /// PostgreSQL's `division_by_zero`. Nothing else divides.
 const DIVISION_BY_ZERO: &str = "22012";
@@ -187,7 +188,7 @@ impl Writes {
                 Kind::Counted | Kind::Named(_) => {
                     let count = tx.execute_raw(statement).await?.rows_affected();
                     if exactly.is_some_and(|exactly| count != exactly) {
-                        return Err(OVERTAKEN);
+                        return Err(overtaken());
                     }
                     written.counts.push(count);
                 }
@@ -219,6 +220,11 @@ impl Writes {
     /// the counts are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front
     /// of them, `SELECT answer.*, (SELECT COUNT(*) FROM w1) AS w1 FROM answer`: asking for the counts is what runs the others in their order.
     fn into_statement(self) -> Statement {
+        let answers = self.parts.iter().any(|part| matches!(part.kind, Kind::Answer(_)));
+        debug_assert!(
+            !answers || self.parts.iter().all(|part| part.exactly.is_none()),
+            "an answer without rows would count nothing"
+        );
         let (mut ctes, mut selected, mut from) = (self.tables, Vec::new(), String::new());
         let mut values = self.rows;
         for (index, part) in self.parts.into_iter().enumerate() {
@@ -257,7 +263,7 @@ impl Writes {
 /// PostgreSQL tells it as what ended the statement.
 fn overtaken_or(error: DbErr) -> DbErr {
     let ended_by_count = driver_error(&error).and_then(DriverError::code).is_some_and(|code| code == DIVISION_BY_ZERO);
-    if ended_by_count { OVERTAKEN } else { error }
+    if ended_by_count { overtaken() } else { error }
 }
 
 /// `$1` becomes `$4` after three values. Texts are values, so a `$` is always a placeholder.

@@ -272,6 +272,7 @@ async fn a_worker_does_not_wait_for_the_connections_of_requests_and_its_own_are_
     assert_eq!(count(&worker).await, 1);
     replica.close().await;
     assert!(insert_in_transaction(&worker, 2).await.unwrap_err().is_transient());
+    assert!(worker.reader().execute_unprepared("SELECT 1").await.is_err(), "the one for reading, too");
     assert_eq!(count(&db).await, 1);
 }
 

@@ -24,6 +24,7 @@
 //!                                                  └ crash, full queue, outage → Sweeper ─┘
 //! Consumer::next_batch → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
 //!                      → Handler::committed (relay, hints) → Consumer::store
+//!                        (or Handler::apply_at_once: the same, if one statement can be the whole transaction)
 //! ```
 //!
 //! # Metrics

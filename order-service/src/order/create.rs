@@ -223,7 +223,7 @@ impl Prepared {
                     created_at_ms AS occurred_at_ms, CAST(NULL AS uuid) AS source_event_id, traceparent, ord
              FROM accepted",
         );
-        event::append_from(&mut writes, "events");
+        event::append_from(&mut writes, "events", None);
         writes.run(database, CREATE).await
     }
 }

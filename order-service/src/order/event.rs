@@ -1,7 +1,7 @@
 //! The table `order_events`: each step of an order's life, numbered in the order of the commits.
 
 use schema::{EventId, OrderId, RejectionReason, Timestamp, UserId};
-use sea_orm::{DbBackend, entity::prelude::*};
+use sea_orm::{DbBackend, Statement, entity::prelude::*};
 
 use database::{Writes, Written, array::Columns};
 
@@ -131,11 +131,11 @@ pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
 }
 
 /// Appends the events in the table `events` of these writes, which has the columns of `order_events` but the position, and `ord`. Must be the
-/// last of a transaction's last writes; [`appended`] reads their counts.
+/// last of a transaction's last writes; [`appended`] reads their counts. Where there must be `exactly` so many, nothing is written with another number.
 ///
 /// The counter's row lock is taken here and held until the commit, so whoever gets later positions commits later: a reader that remembers
 /// the highest position skips nothing. Taken earlier, the lock would only be held longer.
-pub fn append_from(writes: &mut Writes, events: &'static str) {
+pub fn append_from(writes: &mut Writes, events: &'static str, exactly: Option<usize>) {
     let count = format!("(SELECT COUNT(*) FROM {events})");
     // Without events nobody waits for the counter.
     let take =
@@ -147,13 +147,17 @@ pub fn append_from(writes: &mut Writes, events: &'static str) {
         // One writer: nobody else moves the counter in between.
         ("(SELECT next FROM event_cursor)", events.to_owned())
     };
-    writes.add_sql(format!(
+    let sql = format!(
         "INSERT INTO order_events (position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id,
                                    traceparent)
          SELECT {next} - {count} + ROW_NUMBER() OVER (ORDER BY ord) - 1, order_id, user_id, version, status, rejection_reason,
                 occurred_at_ms, source_event_id, traceparent
          FROM {from}"
-    ));
+    );
+    match exactly {
+        Some(count) => writes.add_exactly(count, Statement::from_string(writes.backend(), sql)),
+        None => writes.add_sql(sql),
+    }
 }
 
 /// What [`append_from`] has stored: the events of its table in their order, each with its order as it is since then.

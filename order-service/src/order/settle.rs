@@ -58,10 +58,13 @@ impl From<DbErr> for SettleError {
 }
 
 impl SettleError {
-    /// Whether somebody else has settled one of the orders between reading and writing: nothing was applied.
-    pub fn is_overtaken(&self) -> bool {
-        // The same event, or another one of the same version, was there first.
-        matches!(self, Self::Database(DatabaseError::Db(error)) if database::is_overtaken(error) || database::is_unique_violation(error))
+    /// Whether what was read without locks does not do: somebody else has settled one of the orders meanwhile, or a result is refused, which must
+    /// not rest on a read that nothing has confirmed. Nothing was applied.
+    pub fn needs_locks(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_overtaken(),
+            Self::UnknownOrder(_) | Self::ForeignOrder(_) => true,
+        }
     }
 }
 
@@ -87,7 +90,7 @@ pub async fn settle_orders_batch(
 /// The same in two round trips, without a transaction around them.
 ///
 /// # Errors
-/// [`SettleError`]; unless the outcome is unknown nothing was applied.
+/// [`SettleError`]; unless the outcome is unknown nothing was applied. [`SettleError::needs_locks`] asks for [`settle_orders_batch`].
 pub async fn settle_orders_at_once_batch(
     database: &Database,
     results: &[ReceivedResult],
@@ -129,7 +132,7 @@ impl Changes {
         let mut writes = Writes::over("events", event::columns(Columns::new(backend, &self.events)));
         writes.add_exactly(self.events.len(), Statement::from_string(backend, update_from("events")));
         writes.add_sql(resend::delete_from(backend, "events"));
-        event::append_from(&mut writes, "events");
+        event::append_from(&mut writes, "events", Some(self.events.len()));
         writes
     }
 

@@ -130,7 +130,8 @@ pub fn debit_columns<'a, R>(rows: Columns<'a, R>, debit: impl Fn(&'a R) -> Optio
         .bigint("balance_after_minor", |row| debit(row).map_or(0, |debit| debit.balance_after_minor))
 }
 
-/// Inserts the debits of the paid payments in the table `from`. Their accounts must be locked and their numbers the next ones.
+/// Inserts the debits of the paid payments in the table `from`. Their accounts must be locked, by a read or by
+/// their update in front of this, and their numbers the next ones.
 pub fn insert_debits_from(from: &str) -> String {
     format!(
         "INSERT INTO ledger_entries (id, account_id, number, kind, amount_minor, balance_after_minor, order_id, created_at_ms)

@@ -14,6 +14,9 @@ pub enum PaymentError {
     /// The database failed, or somebody else was faster.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// An order would be rejected, for ever, by what was read without locks.
+    #[error("a rejection needs the account's lock")]
+    RejectedUnlocked,
 }
 
 impl PaymentError {
@@ -21,14 +24,19 @@ impl PaymentError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Payload(_) => false,
+            Self::RejectedUnlocked => true,
             Self::Database(error) => error.is_transient(),
         }
     }
 
-    /// Whether, between our reading and our writing, somebody else decided one of the orders or changed one of the accounts.
-    pub fn is_overtaken(&self) -> bool {
-        // A debit's number, or its order, was there first.
-        matches!(self, Self::Database(DatabaseError::Db(error)) if database::is_overtaken(error) || database::is_unique_violation(error))
+    /// Whether what was read without locks does not do: somebody else has decided one of the orders or changed one of the accounts meanwhile, or
+    /// an order would be rejected. Nothing was applied.
+    pub fn needs_locks(&self) -> bool {
+        match self {
+            Self::Payload(_) => false,
+            Self::RejectedUnlocked => true,
+            Self::Database(error) => error.is_overtaken(),
+        }
     }
 }
 

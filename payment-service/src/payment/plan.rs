@@ -1,4 +1,4 @@
-//! What a batch of tasks does, computed from the accounts and decisions that were read under the locks.
+//! What a batch of tasks does, computed from the accounts and decisions that were read.
 //!
 //! Tasks are decided in arrival order, and each sees the balance that the ones before it left. An order that has a decision, recorded
 //! before or made earlier in this batch, gets no second one: its recorded result is told again, once per batch.
@@ -41,8 +41,8 @@ pub struct AccountChange {
     pub after: Standing,
 }
 
-/// Plans a batch. `accounts` are those of the tasks' users that exist and are locked; `recorded` are the decisions of the tasks' orders
-/// that were found under those locks.
+/// Plans a batch. `accounts` are those of the tasks' users that exist; `recorded` are the decisions of the tasks' orders, read with the accounts
+/// or after them.
 pub fn plan<'a>(
     tasks: impl IntoIterator<Item = &'a PaymentTask>,
     accounts: Vec<Account>,

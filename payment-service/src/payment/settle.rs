@@ -2,8 +2,8 @@
 //!
 //! 1. Read the accounts, and the recorded decisions.
 //! 2. Plan in memory ([`super::plan`]).
-//! 3. Write set-based and in one round trip: decisions (insert or nothing), each account once, the debits, the claims of the message ids in
-//!    the inbox, one outbox row per order. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent
+//! 3. Write set-based and in one round trip: each account once, decisions (insert or nothing), the claims of the message ids in the inbox, one
+//!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent
 //!    again. What is skipped, and why, was settled by 1. Everything is written as it was planned, or nothing is: an account that has another
 //!    number of entries than the one that was read, or an order that was decided meanwhile, ends all of it.
 //!
@@ -13,7 +13,10 @@
 //! however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
 //! the locks that it took. So an account with many top-ups cannot hold its debits up.
 //!
-//! An account that is created, or topped up, after it was read is not seen: the batch was first.
+//! A batch with a rejection is decided so, too: a rejection changes no account, so no count would tell that the balance was out of date, and it
+//! stands for ever.
+//!
+//! An account that is created after it was looked for is not seen: the batch was first.
 //!
 //! The number of statements does not depend on the size of the batch, which the consumer loop bounds.
 
@@ -94,7 +97,7 @@ pub async fn decide_payments_batch(
 ///
 /// # Errors
 ///
-/// Unless the outcome is unknown nothing was applied. [`PaymentError::is_overtaken`] asks for [`decide_payments_batch`].
+/// Unless the outcome is unknown nothing was applied. [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
 pub async fn decide_payments_at_once_batch(
     database: &Database,
     results_topic: &str,
@@ -106,6 +109,9 @@ pub async fn decide_payments_at_once_batch(
     }
     let (accounts, recorded) = read_batch(database.reader(), tasks).await?;
     let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
+    if decided.rejected() > 0 {
+        return Err(PaymentError::RejectedUnlocked);
+    }
     let written = decided.writes(database.backend()).run(database, "decide payments").await?;
     Ok(decided.into_settled(&written))
 }
@@ -199,21 +205,22 @@ impl<'a> Decided<'a> {
         writes
     }
 
+    fn rejected(&self) -> usize {
+        self.plan.decided.len() - self.plan.debits.len()
+    }
+
     fn into_settled(self, written: &Written) -> Settled {
-        // A claim that was not written was made before, or stands twice in this batch.
-        let claims = written.counts.get(CLAIMS).map_or(0, |claims| usize::try_from(*claims).unwrap_or(usize::MAX));
+        // A claim that was not written was made before, or stands twice in this batch. Everything else has the counts that it must have.
+        let claims = if let [_, _, claims, ..] = *written.counts { usize::try_from(claims).unwrap_or(usize::MAX) } else { 0 };
         Settled {
-            results: self.results,
             paid: self.plan.debits.len(),
-            rejected: self.plan.decided.len() - self.plan.debits.len(),
+            rejected: self.rejected(),
+            results: self.results,
             repeated: self.plan.repeated.len(),
             redelivered: self.tasks.len().saturating_sub(claims),
         }
     }
 }
-
-/// The place of the inbox among the writes.
-const CLAIMS: usize = 2;
 
 /// What a task leaves behind: a row of the table that all inserts select from.
 struct Effect<'a> {

@@ -62,7 +62,7 @@ pub async fn account_with(db: &Database, name: &str, minor: i64) -> Account {
 pub async fn settle(db: &Database, tasks: &[Task]) -> Result<Settled, SettleError> {
     if db.backend() == DbBackend::Postgres {
         match decide_payments_at_once_batch(db, RESULTS, tasks, Timestamp::now()).await {
-            Err(error) if error.is_overtaken() => {}
+            Err(error) if error.needs_locks() => {}
             settled => return Ok(settled?),
         }
     }
