@@ -38,4 +38,4 @@ pub use futures_util::future::BoxFuture;
 pub use options::ConnectOptions;
 pub use reader::Reader;
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
-pub use writes::{Writes, Written};
+pub use writes::{OnConflict, Writes, Written};

@@ -23,6 +23,26 @@ use crate::{
 /// PostgreSQL's `division_by_zero`. Nothing else divides.
 const DIVISION_BY_ZERO: &str = "22012";
 
+/// What an `INSERT` does with a row whose unique key is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Leaves it out. For each row PostgreSQL then looks first, and inserts it provisionally.
+    DoNothing,
+    /// Fails ([`DatabaseError::is_overtaken`]): for rows that are almost certainly new.
+    Fail,
+}
+
+impl OnConflict {
+    /// The clause at the end of the `INSERT`; `target` is empty, or the columns in parentheses.
+    #[must_use]
+    pub fn clause(self, target: &str) -> String {
+        match self {
+            Self::DoNothing => format!("ON CONFLICT {target} DO NOTHING"),
+            Self::Fail => String::new(),
+        }
+    }
+}
+
 /// Writes to be run together, in the order in which they are added.
 pub struct Writes {
     backend: DbBackend,

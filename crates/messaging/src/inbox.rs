@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use database::OnConflict;
 use database::array::{Columns, is_one_of, skip_locked};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
@@ -37,20 +38,19 @@ pub async fn claim_batch<C: ConnectionTrait>(tx: &C, table: InboxTable, ids: &[U
     let backend = tx.get_database_backend();
     let statement = Columns::new(backend, ids)
         .uuid("message_id", |id| *id)
-        .statement(|rows| claim_from(backend, table, &format!("{rows} AS r")) + " RETURNING message_id");
+        .statement(|rows| claim_from(backend, table, &format!("{rows} AS r"), OnConflict::DoNothing) + " RETURNING message_id");
     tx.query_all_raw(statement).await?.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// [`claim_batch`] as one of [`database::Writes`], of the `message_id`s in its table `from`: writes a row for each id that was not claimed
-/// before.
+/// before, and those that were are `on_conflict`.
 #[must_use]
-pub fn claim_from(backend: DbBackend, table: InboxTable, from: &str) -> String {
-    let now = database::now_ms_sql(backend);
+pub fn claim_from(backend: DbBackend, table: InboxTable, from: &str, on_conflict: OnConflict) -> String {
+    let (now, on_conflict) = (database::now_ms_sql(backend), on_conflict.clause(""));
     // In one order everywhere: two consumers with overlapping batches wait for each other instead of deadlocking.
     format!(
         "INSERT INTO {table} (message_id, received_at_ms)
-         SELECT message_id, (SELECT {now}) FROM {from} WHERE true ORDER BY message_id
-         ON CONFLICT DO NOTHING"
+         SELECT message_id, (SELECT {now}) FROM {from} WHERE true ORDER BY message_id {on_conflict}"
     )
 }
 

@@ -1,6 +1,9 @@
 //! The table `payments` and how it is read and written.
 
-use database::array::{Columns, columns_of, is_one_of};
+use database::{
+    OnConflict,
+    array::{Columns, columns_of, is_one_of},
+};
 use schema::{
     CurrencyCode, EventId, LedgerEntryId, Money, OrderId, PaymentOutcome, PaymentResult, PaymentTask, RejectionReason, Timestamp,
     UserId,
@@ -85,14 +88,14 @@ pub(super) fn columns<'a, R>(rows: Columns<'a, R>, payment: impl Fn(&'a R) -> Op
         .bigint("decided_at_ms", |row| payment(row).map_or(0, |payment| payment.decided_at_ms.0))
 }
 
-/// Inserts the decisions in the table `from` of orders that have none. In the order of the orders' ids: two transactions that decide the
-/// same orders then wait for each other instead of being chosen as victims of a deadlock.
-pub(super) fn insert_payments_from(from: &str) -> String {
+/// Inserts the decisions in the table `from` of orders that have none; those that have one are `on_conflict`. In the order of the orders' ids: two
+/// transactions that decide the same orders then wait for each other instead of being chosen as victims of a deadlock.
+pub(super) fn insert_payments_from(from: &str, on_conflict: OnConflict) -> String {
+    let on_conflict = on_conflict.clause("(order_id)");
     format!(
         "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id,
                                decided_at_ms)
          SELECT order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id, decided_at_ms
-         FROM {from} WHERE outcome IS NOT NULL ORDER BY order_id
-         ON CONFLICT (order_id) DO NOTHING"
+         FROM {from} WHERE outcome IS NOT NULL ORDER BY order_id {on_conflict}"
     )
 }

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use database::{
-    Database, Reader, Writes, Written,
+    Database, OnConflict, Reader, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
@@ -89,7 +89,7 @@ pub async fn decide_payments_batch(
     let accounts = lock_accounts_batch(tx, tasks).await?;
     let recorded = recorded_batch(tx, tasks).await?;
     let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
-    let written = decided.writes(tx.get_database_backend()).run_in_tx(tx).await?;
+    let written = decided.writes(tx.get_database_backend(), OnConflict::DoNothing).run_in_tx(tx).await?;
     Ok(decided.into_settled(&written))
 }
 
@@ -112,7 +112,9 @@ pub async fn decide_payments_at_once_batch(
     if decided.rejected() > 0 {
         return Err(PaymentError::RejectedUnlocked);
     }
-    let written = decided.writes(database.backend()).run(database, "decide payments").await?;
+    // A message that was applied before is one of an order that was decided before.
+    let on_conflict = if decided.plan.repeated.is_empty() { OnConflict::Fail } else { OnConflict::DoNothing };
+    let written = decided.writes(database.backend(), on_conflict).run(database, "decide payments").await?;
     Ok(decided.into_settled(&written))
 }
 
@@ -185,7 +187,7 @@ impl<'a> Decided<'a> {
         Ok(Self { results_topic, tasks, plan, results })
     }
 
-    fn writes(&self, backend: DbBackend) -> Writes {
+    fn writes(&self, backend: DbBackend, on_conflict: OnConflict) -> Writes {
         let effects = effects(self.tasks, &self.plan, &self.results);
         let rows = Columns::new(backend, &effects)
             .uuid("message_id", |effect| effect.task.event_id.0)
@@ -198,8 +200,8 @@ impl<'a> Decided<'a> {
         let mut writes = Writes::over("tasks", rows);
         // Their locks come first, as in the transaction.
         writes.add_exactly(self.plan.accounts.len(), update_accounts(backend, &self.plan.accounts));
-        writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks")));
-        writes.add_sql(inbox::claim_from(backend, INBOX, "tasks"));
+        writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks", on_conflict)));
+        writes.add_sql(inbox::claim_from(backend, INBOX, "tasks", on_conflict));
         writes.add_exactly(self.results.len(), outbox::insert_from(backend, OUTBOX, "tasks", self.results_topic));
         writes.add_exactly(self.plan.debits.len(), sql(insert_debits_from("tasks")));
         writes
