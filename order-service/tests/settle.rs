@@ -101,6 +101,17 @@ on_both!(OrdersMigrator;
         assert_eq!(stored(db, &orders[0]).await.0.status, OrderStatus::Pending);
     }
 
+    async fn an_order_is_not_settled_without_its_event(db: &TestDatabase) {
+        let orders = create_orders(db, 1).await;
+        db.transaction("lose the counter", |tx| Box::pin(async move {
+            tx.execute_unprepared("DELETE FROM event_cursor").await?;
+            Ok::<_, DatabaseError>(())
+        })).await.unwrap();
+        settle(db, vec![paid(&orders[0])]).await.unwrap_err();
+        let (order, history) = stored(db, &orders[0]).await;
+        assert_eq!((order.status, history.len()), (OrderStatus::Pending, 1));
+    }
+
     async fn a_result_for_an_order_of_another_user_is_refused(db: &TestDatabase) {
         let orders = create_orders(db, 1).await;
         let mut foreign = paid(&orders[0]);
