@@ -95,9 +95,9 @@ impl Database {
     }
 
     /// The same database for a worker that runs one transaction after the other: on PostgreSQL with so many connections of its own for
-    /// writing, and one for reading. So it never waits behind requests, and the server's processes that work for it are always the same ones, whose caches know
-    /// its tables and plans; a shared pool takes its connections in turn. Close the database that it comes from, not the worker's. On SQLite,
-    /// which has one writer, nothing is different.
+    /// writing, and one for reading. So it never waits behind requests, and the server's processes that work for it are always the same
+    /// ones, whose caches know its tables and plans; a shared pool takes its connections in turn. Close the database that it comes from,
+    /// not the worker's. On SQLite, which has one writer, nothing is different.
     #[must_use]
     pub fn for_worker(&self, connections: u32) -> Self {
         let Inner { backend, options, suspicion, store, url, workers, .. } = &*self.inner;

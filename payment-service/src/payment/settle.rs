@@ -3,9 +3,10 @@
 //! 1. Read the accounts, and the recorded decisions.
 //! 2. Plan in memory ([`super::plan`]).
 //! 3. Write set-based and in one round trip: each account once, decisions (insert or nothing), the claims of the message ids in the inbox, one
-//!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent
-//!    again. What is skipped, and why, was settled by 1. Everything is written as it was planned, or nothing is: an account that has another
-//!    number of entries than the one that was read, or an order that was decided meanwhile, ends all of it.
+//!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is
+//!    no reason to skip a task: it only tells a redelivery from a task that was sent again. What is skipped, and why, was settled by 1.
+//!    Everything is written as it was planned, or nothing is: an account that has another number of entries than the one that was read, or
+//!    an order that was decided meanwhile, ends all of it.
 //!
 //! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). When somebody else was
 //! faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the accounts, in the
