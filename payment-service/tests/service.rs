@@ -91,8 +91,8 @@ impl Surroundings {
 fn record(task: &Task) -> Record {
     let event = CloudEvent {
         id: task.event_id.0,
-        type_: PaymentTask::TYPE.to_owned(),
-        source: PaymentTask::SOURCE.to_owned(),
+        type_: PaymentTask::TYPE.into(),
+        source: PaymentTask::SOURCE.into(),
         time_ms: Timestamp::now().0,
     };
     Record {

@@ -82,7 +82,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn event() -> CloudEvent {
-    CloudEvent { id: uuid::Uuid::now_v7(), type_: "mail.sent".to_owned(), source: "/example".to_owned(), time_ms: 0 }
+    CloudEvent { id: uuid::Uuid::now_v7(), type_: "mail.sent".into(), source: "/example".into(), time_ms: 0 }
 }
 
 /// For SQLite; the README has the columns for Postgres.

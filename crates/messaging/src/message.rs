@@ -3,6 +3,8 @@
 //! Headers follow the CloudEvents 1.0 Kafka binding in binary content mode: the event's attributes are headers whose
 //! names start with `ce_`, and the payload is the event's data alone.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -14,6 +16,8 @@ use uuid::Uuid;
 
 /// Header names of the CloudEvents 1.0 Kafka binding, and the two others that this crate reads or writes.
 pub mod header {
+    use std::borrow::Cow;
+
     /// The event's id: a UUID, made once and kept through every retry.
     pub const ID: &str = "ce_id";
     /// What happened.
@@ -30,6 +34,12 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "content-type";
     /// W3C trace context; kept as it came.
     pub const TRACEPARENT: &str = "traceparent";
+
+    /// A name as it was received: those above, which nearly every message has, are not allocated again for each.
+    pub(crate) fn received(name: &str) -> Cow<'static, str> {
+        let known = [ID, TYPE, SOURCE, SPEC_VERSION, TIME, CONTENT_TYPE, TRACEPARENT].into_iter().find(|known| *known == name);
+        known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
+    }
 }
 
 const RFC3339_MS: &[BorrowedFormatItem<'_>] =
@@ -41,7 +51,7 @@ const RFC3339_MS: &[BorrowedFormatItem<'_>] =
 /// As JSON it is one object of strings, in order, names repeated where they are repeated. A value that is not UTF-8,
 /// or that itself starts with `base64:`, is written as `base64:` and its base64, so that every value survives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, Bytes)>);
+pub struct Headers(Vec<(Cow<'static, str>, Bytes)>);
 
 const BASE64_PREFIX: &str = "base64:";
 
@@ -65,14 +75,14 @@ impl Headers {
     }
 
     /// Sets `name` to this one value, in place of those it had.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         let name = name.into();
         self.0.retain(|(known, _)| *known != name);
         self.0.push((name, value.into()));
     }
 
     /// Adds a value, also if the name is there already.
-    pub fn append(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
+    pub fn append(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.0.push((name.into(), value.into()));
     }
 
@@ -84,14 +94,14 @@ impl Headers {
 
     /// [`Headers::set`] for building in one expression.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
         self.set(name, value);
         self
     }
 
     /// All of them in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Bytes)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
     /// How many there are.
@@ -113,7 +123,7 @@ impl Headers {
     }
 }
 
-impl<N: Into<String>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
+impl<N: Into<Cow<'static, str>>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
@@ -171,9 +181,9 @@ pub struct CloudEvent {
     /// `ce_id`: made once, kept through every retry.
     pub id: Uuid,
     /// `ce_type`.
-    pub type_: String,
+    pub type_: Cow<'static, str>,
     /// `ce_source`.
-    pub source: String,
+    pub source: Cow<'static, str>,
     /// `ce_time` in milliseconds since the epoch.
     pub time_ms: i64,
 }
@@ -183,13 +193,20 @@ impl CloudEvent {
     #[must_use]
     pub fn headers(&self) -> Headers {
         Headers::from_iter([
-            (header::ID, self.id.to_string()),
-            (header::TYPE, self.type_.clone()),
-            (header::SOURCE, self.source.clone()),
-            (header::SPEC_VERSION, header::SPEC_VERSION_VALUE.to_owned()),
-            (header::TIME, rfc3339(self.time_ms)),
-            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::ID, Bytes::from(self.id.to_string())),
+            (header::TYPE, bytes(self.type_.clone())),
+            (header::SOURCE, bytes(self.source.clone())),
+            (header::SPEC_VERSION, Bytes::from_static(header::SPEC_VERSION_VALUE.as_bytes())),
+            (header::TIME, Bytes::from(rfc3339(self.time_ms))),
+            (header::CONTENT_TYPE, Bytes::from_static(b"application/json")),
         ])
+    }
+}
+
+fn bytes(text: Cow<'static, str>) -> Bytes {
+    match text {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
     }
 }
 
@@ -303,8 +320,7 @@ mod tests {
     fn event_headers_are_the_cloudevents_kafka_binding() {
         let id = Uuid::now_v7();
         let headers =
-            CloudEvent { id, type_: "test.happened".to_owned(), source: "/test".to_owned(), time_ms: 1_700_000_000_123 }
-                .headers();
+            CloudEvent { id, type_: "test.happened".into(), source: "/test".into(), time_ms: 1_700_000_000_123 }.headers();
         assert_eq!(headers.get_str("ce_time"), Some("2023-11-14T22:13:20.123Z"));
         assert_eq!(headers.get_str("ce_specversion"), Some("1.0"));
         assert_eq!(headers.get_str("content-type"), Some("application/json"));

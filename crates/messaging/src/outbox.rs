@@ -7,6 +7,7 @@
 //!
 //! All statements are set-based with one array parameter per column; their text never varies with the number of rows.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,7 +62,7 @@ impl OutboxRow {
 
     /// Adds a header, for example `traceparent`.
     #[must_use]
-    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+    pub fn with_header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
         self.headers.set(name, value);
         self
     }

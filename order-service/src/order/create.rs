@@ -296,8 +296,8 @@ pub fn payment_task(order: &Order, topic: &str) -> Result<OutboxRow, DbErr> {
     };
     let event = CloudEvent {
         id: order.task_event_id.0,
-        type_: PaymentTask::TYPE.to_owned(),
-        source: PaymentTask::SOURCE.to_owned(),
+        type_: PaymentTask::TYPE.into(),
+        source: PaymentTask::SOURCE.into(),
         time_ms: order.id.created_at().0,
     };
     let payload = task.to_json().map_err(|error| DbErr::Custom(error.to_string()))?;

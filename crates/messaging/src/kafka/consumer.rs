@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::BytesMut;
 use futures_util::{FutureExt as _, StreamExt as _};
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _, MessageStream, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use super::drop_aside;
@@ -25,7 +25,7 @@ use super::error::{broker_error, is_refusal};
 use super::lag::LagProbe;
 use super::membership::{Change, Membership, list};
 use crate::broker::{Batch, BrokerError, Consumer, TopicPartition};
-use crate::message::{Delivery, Headers};
+use crate::message::{Delivery, header};
 
 type Client = StreamConsumer<Membership>;
 
@@ -359,25 +359,32 @@ fn check(error: KafkaError) -> Result<(), BrokerError> {
     }
 }
 
+/// Copied out of librdkafka in one piece: a consumer takes hundreds of thousands of these per second from a backlog, and a piece of memory for each
+/// of a dozen short values would be most of that work.
 fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
+    let headers = headers(message);
+    let (key, payload) = (message.key(), message.payload().unwrap_or_default());
+    let value_bytes: usize = headers.iter().map(|header| header.value.unwrap_or_default().len()).sum();
+    let mut copy = BytesMut::with_capacity(key.map_or(0, <[u8]>::len) + value_bytes + payload.len());
+    let mut copied = |bytes: &[u8]| {
+        copy.extend_from_slice(bytes);
+        copy.split().freeze()
+    };
     Delivery {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
-        key: message.key().map(Bytes::copy_from_slice),
-        headers: headers(message),
+        key: key.map(&mut copied),
+        headers: headers.iter().map(|header| (header::received(header.key), copied(header.value.unwrap_or_default()))).collect(),
         // A tombstone is a message without a payload; whether that means anything is the handler's business.
-        payload: message.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
+        payload: copied(payload),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
     }
 }
 
 /// Headers whose names are not UTF-8 are left out: rdkafka panics on them, and one odd message must not end a consumer.
-fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(headers) = message.headers() else { return Headers::new() };
-    let read = |index| {
-        let header = headers.try_get(index)?;
-        Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice).unwrap_or_default()))
-    };
-    (0..headers.count()).filter_map(|index| catch_unwind(AssertUnwindSafe(|| read(index))).ok().flatten()).collect()
+fn headers<'a>(message: &'a BorrowedMessage<'_>) -> Vec<Header<'a, &'a [u8]>> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    let read = |index| catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten();
+    (0..headers.count()).filter_map(read).collect()
 }

@@ -127,8 +127,8 @@ fn result(order_id: OrderId, user: &str, outcome: PaymentOutcome) -> Record {
 fn record(topic: &str, key: &str, event_type: &str, payload: String) -> Record {
     let event = CloudEvent {
         id: EventId::generate().0,
-        type_: event_type.to_owned(),
-        source: "/test".to_owned(),
+        type_: event_type.to_owned().into(),
+        source: "/test".into(),
         time_ms: Timestamp::now().0,
     };
     Record { topic: topic.to_owned(), key: key.to_owned(), headers: event.headers(), payload: payload.into() }

@@ -52,7 +52,7 @@ impl MigrationTrait for CreateTables {
 }
 
 pub(crate) fn row(payload: &str) -> OutboxRow {
-    let event = CloudEvent { id: Uuid::now_v7(), type_: "test".to_owned(), source: "/test".to_owned(), time_ms: 0 };
+    let event = CloudEvent { id: Uuid::now_v7(), type_: "test".into(), source: "/test".into(), time_ms: 0 };
     OutboxRow::new("topic", "key", event, payload.to_owned())
 }
 
