@@ -138,7 +138,8 @@ impl Writes {
     }
 
     /// As [`Writes::add`], of a statement that writes so many rows if everything still stands as it was read. If it writes another number, none of
-    /// these writes is applied, and [`is_overtaken`](crate::is_overtaken) tells that from other errors. Not together with [`Writes::answer`].
+    /// these writes is applied, and [`is_overtaken`](crate::is_overtaken) tells that from other errors. Not together with [`Writes::answer`],
+    /// which may have no rows.
     pub fn add_exactly(&mut self, rows: usize, statement: Statement) {
         let exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
         self.parts.push(Part { exactly, ..Part::new(statement, Kind::Counted) });
@@ -165,6 +166,15 @@ impl Writes {
     /// SQLite they find the rows where they were written.
     pub fn answer(&mut self, name: &'static str, sql: String) {
         self.parts.push(Part::new(Statement::from_string(self.backend, sql), Kind::Answer(name)));
+    }
+
+    /// [`Writes::answer`] and [`Writes::add_exactly`] in one: of at least one row.
+    pub fn answer_exactly(&mut self, rows: usize, name: &'static str, sql: String) {
+        debug_assert!(rows > 0, "on PostgreSQL an answer without rows is one row of NULLs");
+        self.answer(name, sql);
+        if let Some(part) = self.parts.last_mut() {
+            part.exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
+        }
     }
 
     /// Runs them as a transaction of their own; `name` is for logs, metrics and errors. On PostgreSQL that is one round trip.
@@ -200,7 +210,12 @@ impl Writes {
         }
         for Part { statement, kind, exactly } in self.into_statements() {
             match kind {
-                Kind::Answer(_) => written.rows = tx.query_all_raw(statement).await?,
+                Kind::Answer(_) => {
+                    written.rows = tx.query_all_raw(statement).await?;
+                    if exactly.is_some_and(|exactly| written.rows.len() as u64 != exactly) {
+                        return Err(overtaken());
+                    }
+                }
                 Kind::Number(_) => {
                     let number = tx.query_one_raw(statement).await?.map(|row| row.try_get_by_index::<i64>(0)).transpose()?;
                     written.counts.push(number.unwrap_or_default().unsigned_abs());
@@ -240,9 +255,9 @@ impl Writes {
     /// the counts are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front
     /// of them, `SELECT answer.*, (SELECT COUNT(*) FROM w1) AS w1 FROM answer`: asking for the counts is what runs the others in their order.
     fn into_statement(self) -> Statement {
-        let answers = self.parts.iter().any(|part| matches!(part.kind, Kind::Answer(_)));
+        let may_be_empty = |part: &Part| matches!(part.kind, Kind::Answer(_)) && part.exactly.is_none();
         debug_assert!(
-            !answers || self.parts.iter().all(|part| part.exactly.is_none()),
+            !self.parts.iter().any(may_be_empty) || self.parts.iter().all(|part| part.exactly.is_none()),
             "an answer without rows would count nothing"
         );
         let (mut ctes, mut selected, mut from) = (self.tables, Vec::new(), String::new());
@@ -261,16 +276,19 @@ impl Writes {
                 Kind::Answer(name) => {
                     ctes.push(format!("{name} AS ({sql})"));
                     selected.push(format!("{name}.*"));
-                    from = format!(" FROM {name}");
+                    from = match exactly {
+                        None => format!(" FROM {name}"),
+                        // Counted first, and also when there is nothing to count.
+                        Some(exactly) => {
+                            let counted = counted_exactly(exactly, &mut values);
+                            selected.push(format!("answered.rows AS {name}_rows"));
+                            format!(" FROM (SELECT {counted} AS rows FROM {name}) AS answered LEFT JOIN {name} ON true")
+                        }
+                    };
                 }
                 Kind::Counted => {
                     ctes.push(format!("{count} AS ({sql} RETURNING 1)"));
-                    let mut counted = "COUNT(*)".to_owned();
-                    if let Some(exactly) = exactly {
-                        values.push(i64::try_from(exactly).unwrap_or(i64::MAX).into());
-                        // Divided by zero if it is another number: an error is the one way to end a statement without its writes.
-                        counted = format!("COUNT(*) / (COUNT(*) = ${})::int", values.len());
-                    }
+                    let counted = exactly.map_or_else(|| "COUNT(*)".to_owned(), |exactly| counted_exactly(exactly, &mut values));
                     selected.push(format!("(SELECT {counted} FROM {count}) AS {count}"));
                 }
             }
@@ -278,6 +296,12 @@ impl Writes {
         let sql = format!("WITH {} SELECT {}{from}", ctes.join(", "), selected.join(", "));
         Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
     }
+}
+
+/// Divided by zero if it is another number: an error is the one way to end a statement without its writes.
+fn counted_exactly(exactly: u64, values: &mut Vec<Value>) -> String {
+    values.push(i64::try_from(exactly).unwrap_or(i64::MAX).into());
+    format!("COUNT(*) / (COUNT(*) = ${})::int", values.len())
 }
 
 /// PostgreSQL tells it as what ended the statement.
