@@ -185,7 +185,7 @@ impl OrderService {
         let relay = start_publishing(&database, &broker, &gates, &stages.relay);
         tasks.spawn(resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), token.clone()));
 
-        let handler = Arc::new(PaymentResults { feed: feed.clone() });
+        let handler = Arc::new(PaymentResults::new(feed.clone()));
         // Environments that share a Kafka would otherwise take part in each other's rebalances.
         let group = format!("{}{CONSUMER_GROUP}", settings.topic_prefix);
         let options = ConsumerOptions::new(group, vec![topic(TOPIC_PAYMENT_RESULTS)]);

@@ -139,6 +139,25 @@ async fn a_column_that_a_later_version_adds_does_not_stop_a_consumer() {
     assert_eq!(settle(&consumer, vec![paid(&orders[1])]).await, Ok(1));
 }
 
+/// The statement has no rows of orders then, and must not end with the events of these orders all the same.
+#[tokio::test]
+async fn results_of_which_none_fits_its_order_leave_nothing_behind() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let orders = create_orders(&db, 2).await;
+    assert_eq!(settle(&db, vec![paid(&orders[1])]).await, Ok(1));
+    let mut foreign = paid(&orders[0]);
+    foreign.result.user_id = UserId("mallory".to_owned());
+    let unknown = result(OrderId::generate(), PaymentOutcome::Paid, None);
+    for refused in [foreign, unknown, paid(&orders[1])] {
+        let error = settle_orders_at_once_batch(&db, &[refused], Timestamp::now()).await.unwrap_err();
+        assert!(error.needs_locks(), "{error}");
+    }
+    let count = "SELECT (SELECT COUNT(*) FROM order_events) * 10 + (SELECT COUNT(*) FROM pending_orders) AS counts";
+    let counts = db.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, count)).await.unwrap().unwrap();
+    assert_eq!(counts.try_get::<i64>("", "counts").unwrap(), 31, "three events, one order that is PENDING");
+    assert_eq!(stored(&db, &orders[0]).await.0.status, OrderStatus::Pending);
+}
+
 /// Partitions are handed over while a batch of theirs is being applied: the same results, and others for the same orders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_that_are_settled_elsewhere_between_reading_and_writing_are_settled_once() {

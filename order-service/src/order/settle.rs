@@ -4,20 +4,21 @@
 //! updated, `pending_orders` is cleared, and `order_events` are appended, last. A result that changes nothing is no error: it was applied
 //! before, or a decision that stands is contradicted, which is logged.
 //!
-//! In a transaction the orders are locked when they are read, in id order. Without one ([`settle_orders_at_once_batch`]) nothing is locked, and the
-//! writes, a statement that is a transaction of its own, hold only if every order is still PENDING.
+//! In a transaction the orders are locked when they are read, in id order. But nearly every result is the first one of an order that is as it
+//! was created, and then there is nothing to be read first ([`settle_orders_at_once_batch`]): the writes are a statement that is a
+//! transaction of its own, answers the orders, and holds only if each of them was so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use database::{
     Database, DatabaseError, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use schema::{EventId, OrderId, PaymentResult, Timestamp};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, Statement};
 
 use super::{
-    EventAndOrder, Order, entity,
+    EventAndOrder, Order, OrderStatus, entity,
     event::{self, NewEvent},
     resend,
     status::after_decision,
@@ -37,6 +38,9 @@ pub struct ReceivedResult {
     pub traceparent: Option<String>,
 }
 
+/// The version of an order that is as it was created.
+const CREATED_VERSION: i32 = 1;
+
 /// Why results were not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
@@ -49,6 +53,9 @@ pub enum SettleError {
     /// A result for an order of somebody else.
     #[error("order {0} belongs to another user than the result says")]
     ForeignOrder(OrderId),
+    /// Only the first result of an order can be applied without reading the order.
+    #[error("order {0} has several results in one batch")]
+    SeveralResults(OrderId),
 }
 
 impl From<DbErr> for SettleError {
@@ -58,12 +65,13 @@ impl From<DbErr> for SettleError {
 }
 
 impl SettleError {
-    /// Whether what was read without locks does not do: somebody else has settled one of the orders meanwhile, or a result is refused, which must
-    /// not rest on a read that nothing has confirmed. Nothing was applied.
+    /// Whether it takes a look at the orders, under locks: one of them is not as it was created, or not here, or somebody else's. Nothing was
+    /// applied.
     pub fn needs_locks(&self) -> bool {
         match self {
             Self::Database(error) => error.is_overtaken(),
-            Self::UnknownOrder(_) | Self::ForeignOrder(_) => true,
+            Self::SeveralResults(_) => true,
+            Self::UnknownOrder(_) | Self::ForeignOrder(_) => false,
         }
     }
 }
@@ -87,7 +95,7 @@ pub async fn settle_orders_batch(
     Ok(changes.into_appended(&written)?)
 }
 
-/// The same in two round trips, without a transaction around them.
+/// PostgreSQL: the same in one round trip, if all of these are the first results of orders.
 ///
 /// # Errors
 /// [`SettleError`]; unless the outcome is unknown nothing was applied. [`SettleError::needs_locks`] asks for [`settle_orders_batch`].
@@ -96,14 +104,51 @@ pub async fn settle_orders_at_once_batch(
     results: &[ReceivedResult],
     now: Timestamp,
 ) -> Result<Vec<EventAndOrder>, SettleError> {
-    let changes = Changes::of(results, read_batch(database.reader(), results, "").await?, now)?;
-    if changes.events.is_empty() {
+    if results.is_empty() {
         return Ok(Vec::new());
     }
-    let written = changes.writes(database.backend()).run(database, SETTLE).await?;
+    let mut orders = HashSet::with_capacity(results.len());
+    let mut events = Vec::with_capacity(results.len());
+    for received in results {
+        let order_id = received.result.order_id;
+        if !orders.insert(order_id) {
+            return Err(SettleError::SeveralResults(order_id));
+        }
+        events.extend(first_decision(received, now));
+    }
+    let written = first_decisions(database.backend(), &events).run(database, SETTLE).await?;
     // They are applied by now, and no error may say otherwise.
     let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: SETTLE, reason: error.to_string() };
-    Ok(changes.into_appended(&written).map_err(unknown)?)
+    let orders =
+        written.rows.iter().map(|row| Order::from_query_result(row, "")).collect::<Result<Vec<_>, _>>().map_err(unknown)?;
+    Ok(with_orders(events, by_id(orders), &written).map_err(unknown)?)
+}
+
+/// What the result does to an order that is as it was created.
+fn first_decision(received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
+    let result = &received.result;
+    let status = after_decision(OrderStatus::Pending, result.outcome)?;
+    Some(NewEvent {
+        order_id: result.order_id,
+        user_id: result.user_id.clone(),
+        version: CREATED_VERSION + 1,
+        status,
+        rejection_reason: result.rejection_reason,
+        occurred_at_ms: now,
+        source_event_id: Some(received.event_id),
+        traceparent: received.traceparent.clone(),
+    })
+}
+
+/// Everything of these events, and their orders as they are then; nothing, if one of the orders is not as it was created.
+fn first_decisions(backend: DbBackend, events: &[NewEvent]) -> Writes {
+    let mut writes = Writes::over("events", event::columns(Columns::new(backend, events)));
+    let columns = columns_of::<entity::Entity>("orders");
+    let as_created = "orders.version = e.version - 1 AND orders.user_id = e.user_id";
+    writes.answer_exactly(events.len(), "settled", format!("{} AND {as_created} RETURNING {columns}", update_from("events")));
+    writes.add_sql(resend::delete_from(backend, "events"));
+    event::append_from(&mut writes, "events", Some(events.len()));
+    writes
 }
 
 /// What results do to the orders that were read.
@@ -136,13 +181,25 @@ impl Changes {
         writes
     }
 
-    fn into_appended(mut self, written: &Written) -> Result<Vec<EventAndOrder>, DbErr> {
-        let events = self.events.into_iter().map(|event| {
-            let order = self.orders.remove(&event.order_id);
-            (event, order)
-        });
-        event::appended(written, events.collect())
+    fn into_appended(self, written: &Written) -> Result<Vec<EventAndOrder>, DbErr> {
+        with_orders(self.events, self.orders, written)
     }
+}
+
+fn with_orders(
+    events: Vec<NewEvent>,
+    mut orders: HashMap<OrderId, Order>,
+    written: &Written,
+) -> Result<Vec<EventAndOrder>, DbErr> {
+    let events = events.into_iter().map(|event| {
+        let order = orders.remove(&event.order_id);
+        (event, order)
+    });
+    event::appended(written, events.collect())
+}
+
+fn by_id(orders: Vec<Order>) -> HashMap<OrderId, Order> {
+    orders.into_iter().map(|order| (order.id, order)).collect()
 }
 
 /// The pure part: the order after the result, and the event to store; `None` when nothing changes.
@@ -184,8 +241,7 @@ async fn read_batch(db: &impl ConnectionTrait, results: &[ReceivedResult], lock:
             is_one_of(backend, "o.id", &format!("SELECT r.id FROM {ids} AS r"))
         )
     });
-    let orders = entity::Entity::find().from_raw_sql(statement).all(db).await?;
-    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+    Ok(by_id(entity::Entity::find().from_raw_sql(statement).all(db).await?))
 }
 
 /// In the order of the orders' ids, so that two replicas that settle the same orders wait for each other instead of deadlocking.
