@@ -2,6 +2,8 @@
 //!
 //! A message that is no payment task is a permanent error: the loop finds it by bisection and puts it away as a dead letter.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use database::Database;
 use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header, trace::Step};
@@ -14,17 +16,19 @@ use crate::payment::{Settled, Task, decide_payments_at_once_batch, decide_paymen
 pub const GROUP: &str = "payment-service";
 
 /// Handles `payment_tasks`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PaymentTasks {
     /// The topic of the results, with its prefix.
     results_topic: String,
     relay: RelayHandle,
+    /// Whether some orders of the last batch were decided before. They come in rows, and first of all: what was not stored before a crash comes again.
+    repeats: AtomicBool,
 }
 
 impl PaymentTasks {
     /// Results go to `results_topic` through `relay`.
     pub fn new(results_topic: String, relay: RelayHandle) -> Self {
-        Self { results_topic, relay }
+        Self { results_topic, relay, repeats: AtomicBool::new(true) }
     }
 }
 
@@ -35,12 +39,15 @@ impl Handler for PaymentTasks {
 
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
         let (tasks, steps) = read_all(batch)?;
-        Ok((decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?, steps))
+        let settled = decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?;
+        self.repeats.store(settled.repeated > 0, Ordering::Relaxed);
+        Ok((settled, steps))
     }
 
-    /// On PostgreSQL, unless an order is rejected, or a top-up of one of the accounts came in between. Traces show the step twice then.
+    /// On PostgreSQL, unless an order was decided before or is rejected, or a top-up of one of the accounts came in between. Traces show the
+    /// step twice then.
     async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
-        if database.backend() != DbBackend::Postgres {
+        if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
             return None;
         }
         let (tasks, steps) = match read_all(batch) {

@@ -329,11 +329,14 @@ async fn until_somebody_waits_for_a_lock(db: &Database) {
     .await;
 }
 
+async fn at_once(db: &Database, tasks: &[Task]) -> Result<Settled, PaymentError> {
+    decide_payments_at_once_batch(db, common::RESULTS, tasks, Timestamp::now()).await
+}
+
 /// A batch that has read, and waits with its writes for the transaction that holds something of it.
 async fn waiting_at_once(db: &Database, task: &Task) -> JoinHandle<Result<Settled, PaymentError>> {
     let (competitor, task) = (db.clone(), task.clone());
-    let competing =
-        tokio::spawn(async move { decide_payments_at_once_batch(&competitor, common::RESULTS, &[task], Timestamp::now()).await });
+    let competing = tokio::spawn(async move { at_once(&competitor, &[task]).await });
     until_somebody_waits_for_a_lock(db).await;
     competing
 }
@@ -350,10 +353,31 @@ async fn a_rejection_is_never_decided_by_what_was_read_without_locks() {
     account_with(&db, "ada", 1_000).await;
     for rejected in [task("ada", 1_001), task("nobody", 1)] {
         let batch = [task("ada", 1), rejected];
-        let error = decide_payments_at_once_batch(&db, common::RESULTS, &batch, Timestamp::now()).await.unwrap_err();
+        let error = at_once(&db, &batch).await.unwrap_err();
         assert!(matches!(error, PaymentError::RejectedUnlocked), "{error}");
         assert_eq!(count(&db, "payments").await, 0);
     }
+}
+
+/// Decisions are not looked up then: only their primary key stands in the way of a second debit.
+#[tokio::test]
+async fn a_repeated_task_among_new_ones_debits_nobody_and_is_decided_under_locks() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let first = task("ada", 300);
+    let told = at_once(&db, std::slice::from_ref(&first)).await.unwrap();
+    let again = [task("ada", 1), Task { event_id: EventId::generate(), ..first.clone() }];
+
+    let error = at_once(&db, &again).await.unwrap_err();
+    assert!(error.needs_locks(), "{error}");
+    assert_eq!(account(&db, "ada").await.balance_minor, 700);
+    assert_eq!(count(&db, "payments").await, 1);
+
+    let settled = settle(&db, &again).await.unwrap();
+    assert_eq!((settled.paid, settled.repeated), (1, 1));
+    assert_eq!(results(&settled)[1..], results(&told)[..], "the recorded decision is told again");
+    assert_eq!(account(&db, "ada").await.balance_minor, 699);
+    clean_audit(&db).await;
 }
 
 /// The balance that was read is out of date when the debit is written.

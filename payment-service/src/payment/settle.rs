@@ -8,7 +8,8 @@
 //!    Everything is written as it was planned, or nothing is: an account that has another number of entries than the one that was read, or
 //!    an order that was decided meanwhile, ends all of it.
 //!
-//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). When somebody else was
+//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). Recorded decisions are not
+//! looked up then: there are hardly ever any, and the primary key of `payments` ends the batch if there is one. Then, and when somebody else was
 //! faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the accounts, in the
 //! order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its lock,
 //! however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
@@ -25,12 +26,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use database::{
-    Database, OnConflict, Reader, Writes, Written,
+    Database, OnConflict, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
 use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 
 use super::{
     Payment, PaymentError,
@@ -94,7 +95,7 @@ pub async fn decide_payments_batch(
     Ok(decided.into_settled(&written))
 }
 
-/// PostgreSQL: decides every task in two round trips, without a transaction around them.
+/// PostgreSQL: decides every task in two round trips, without a transaction around them, if none of their orders was decided before.
 ///
 /// # Errors
 ///
@@ -108,12 +109,12 @@ pub async fn decide_payments_at_once_batch(
     if tasks.is_empty() {
         return Ok(Settled::default());
     }
-    let (accounts, recorded) = read_batch(database.reader(), tasks).await?;
-    let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
+    let accounts = accounts_batch(database.reader(), tasks, "").await?;
+    let decided = Decided::new(results_topic, tasks, accounts, Vec::new(), now)?;
     if decided.rejected() > 0 {
         return Err(PaymentError::RejectedUnlocked);
     }
-    // A message that was applied before is one of an order that was decided before.
+    // A message that was applied before is one of an order that was decided before, in this batch or earlier.
     let on_conflict = if decided.plan.repeated.is_empty() { OnConflict::Fail } else { OnConflict::DoNothing };
     let written = decided.writes(database.backend(), on_conflict).run(database, "decide payments").await?;
     Ok(decided.into_settled(&written))
@@ -122,46 +123,26 @@ pub async fn decide_payments_at_once_batch(
 /// Locks the accounts of the tasks' users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks:
 /// a transaction is the only writer.
 async fn lock_accounts_batch(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<Vec<Account>, DbErr> {
-    let backend = tx.get_database_backend();
-    let lock = if backend == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
-    let rows = Columns::new(backend, tasks).text("user_id", |task| task.payment.user_id.as_str());
-    let statement = rows.statement(|rows| {
+    let lock = if tx.get_database_backend() == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
+    accounts_batch(tx, tasks, lock).await
+}
+
+/// The accounts of the tasks' users, in the order of their ids.
+async fn accounts_batch(db: &impl ConnectionTrait, tasks: &[Task], lock: &str) -> Result<Vec<Account>, DbErr> {
+    let backend = db.get_database_backend();
+    let users: Vec<&str> = tasks.iter().map(|task| task.payment.user_id.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    let statement = Columns::new(backend, &users).text("user_id", |user| *user).statement(|rows| {
         let columns = columns_of::<Accounts>("a");
-        format!("SELECT {columns} FROM accounts AS a WHERE {} ORDER BY a.id {lock}", of_users(backend, rows))
+        let of_users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
+        format!("SELECT {columns} FROM accounts AS a WHERE {of_users} ORDER BY a.id {lock}")
     });
-    Accounts::find().from_raw_sql(statement).all(tx).await
+    Accounts::find().from_raw_sql(statement).all(db).await
 }
 
 /// The decisions of those orders that have one.
 async fn recorded_batch(db: &impl ConnectionTrait, tasks: &[Task]) -> Result<Vec<Payment>, DbErr> {
     let orders: BTreeSet<OrderId> = tasks.iter().map(|task| task.payment.order_id).collect();
     payments_batch(db, &orders.into_iter().collect::<Vec<_>>()).await
-}
-
-/// The accounts of the tasks' users and the recorded decisions: in one statement, unless there are any of these.
-async fn read_batch(reader: &Reader, tasks: &[Task]) -> Result<(Vec<Account>, Vec<Payment>), DbErr> {
-    let backend = reader.get_database_backend();
-    let rows = Columns::new(backend, tasks)
-        .text("user_id", |task| task.payment.user_id.as_str())
-        .uuid("order_id", |task| task.payment.order_id.0);
-    let statement = rows.statement(|rows| {
-        let columns = columns_of::<Accounts>("a");
-        let recorded = is_one_of(backend, "p.order_id", &format!("SELECT r.order_id FROM {rows} AS r"));
-        format!(
-            "SELECT {columns}, EXISTS (SELECT 1 FROM payments AS p WHERE {recorded}) AS any_recorded FROM accounts AS a WHERE {}",
-            of_users(backend, rows)
-        )
-    });
-    let rows = reader.query_all_raw(statement).await?;
-    let accounts = rows.iter().map(|row| Account::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
-    // Without an account nobody has said.
-    let none_recorded = rows.first().map(|row| row.try_get("", "any_recorded")).transpose()? == Some(false);
-    let recorded = if none_recorded { Vec::new() } else { recorded_batch(reader, tasks).await? };
-    Ok((accounts, recorded))
-}
-
-fn of_users(backend: DbBackend, rows: &str) -> String {
-    is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"))
 }
 
 /// A batch that is decided, and not written yet.
@@ -268,8 +249,8 @@ fn update_accounts(backend: DbBackend, changes: &[AccountChange]) -> Statement {
 fn result_row(topic: &str, payment: &Payment, task: Option<&Task>) -> Result<OutboxRow, PaymentError> {
     let event = CloudEvent {
         id: payment.result_event_id.0,
-        type_: PaymentResult::TYPE.to_owned(),
-        source: PaymentResult::SOURCE.to_owned(),
+        type_: PaymentResult::TYPE.into(),
+        source: PaymentResult::SOURCE.into(),
         time_ms: payment.decided_at_ms.0,
     };
     let row = OutboxRow::new(topic, payment.user_id.as_str(), event, payment.result().to_json()?);
