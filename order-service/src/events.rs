@@ -22,7 +22,8 @@ pub const CONSUMER_GROUP: &str = "order-service";
 /// Applies `payment_results`.
 pub struct PaymentResults {
     feed: Feed,
-    /// Whether some results of the last batch changed nothing. They come in rows, and first of all: what was not stored before a crash comes again.
+    /// Whether some results of the last batch under locks changed nothing. These come in rows, and first of all: what was not stored before a crash
+    /// comes again.
     repeats: AtomicBool,
 }
 
@@ -45,7 +46,8 @@ impl Handler for PaymentResults {
         Ok((settled, steps))
     }
 
-    /// On PostgreSQL, unless a result is not the first one of its order. Traces show the step twice then.
+    /// On PostgreSQL, unless repetitions are likely; or a result is not the first one of an order that is here, which only trying finds out: traces show
+    /// the step twice then.
     async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
             return None;

@@ -3,16 +3,21 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::create_orders;
 use database::{BoxFuture, Database, DatabaseError, testing::on_both};
+use messaging::{CloudEvent, Delivery, Handler as _};
 use migrations::OrdersMigrator;
-use order_service::order::{
-    Order, OrderEvent, OrderStatus, find,
-    settle::{ReceivedResult, SettleError, settle_orders_at_once_batch, settle_orders_batch},
+use order_service::{
+    events::PaymentResults,
+    feed::Feed,
+    order::{
+        Order, OrderEvent, OrderStatus, Position, find,
+        settle::{ReceivedResult, SettleError, settle_orders_at_once_batch, settle_orders_batch},
+    },
 };
-use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
+use schema::{EventId, EventSource as _, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
 use tokio::sync::oneshot;
 
@@ -139,17 +144,79 @@ async fn a_column_that_a_later_version_adds_does_not_stop_a_consumer() {
     assert_eq!(settle(&consumer, vec![paid(&orders[1])]).await, Ok(1));
 }
 
+/// The feed hands it out as if it had been read.
+#[tokio::test]
+async fn what_is_settled_at_once_is_answered_as_it_is_stored() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let orders = create_orders(&db, 5).await;
+    // Not in the order of the ids, which is that of the locks.
+    let results = [paid(&orders[3]), rejected(&orders[0]), paid(&orders[4]), rejected(&orders[2]), paid(&orders[1])];
+    let before = find::events_after(db.reader(), Position(0), 100).await.unwrap();
+    let settled = settle_orders_at_once_batch(&db, &results, Timestamp::now()).await.unwrap();
+    let last = before.last().unwrap().position;
+    assert_eq!(settled, find::events_after(db.reader(), last, 100).await.unwrap());
+    assert_eq!(
+        settled.iter().map(|event| event.source_event_id.unwrap()).collect::<Vec<_>>(),
+        results.map(|result| result.event_id)
+    );
+    assert_eq!(settled[1].order.as_ref().unwrap().rejection_reason, Some(RejectionReason::InsufficientFunds));
+}
+
+/// Where repetitions are likely the locks come first: an attempt that is certain to fail would only cost time.
+#[tokio::test]
+async fn repetitions_are_met_with_locks_until_there_are_none() {
+    let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
+    let orders = create_orders(&db, 4).await;
+    let handler = Arc::new(PaymentResults::new(Feed::new()));
+    let at_once =
+        async |order: &Order| handler.apply_at_once(&db, &[delivery(&paid(order))]).await.map(|applied| applied.unwrap().0.len());
+    let under_locks = async |order: &Order| {
+        let (handler, batch) = (Arc::clone(&handler), [delivery(&paid(order))]);
+        let applied = db.transaction("test", move |tx| Box::pin(async move { handler.apply_in_tx(tx, &batch).await })).await;
+        applied.unwrap().0.len()
+    };
+    assert_eq!(at_once(&orders[0]).await, None, "what was not stored before a crash comes first");
+    assert_eq!(under_locks(&orders[0]).await, 1);
+    assert_eq!(at_once(&orders[1]).await, Some(1));
+    assert_eq!(at_once(&orders[1]).await, None, "settled already");
+    assert_eq!(under_locks(&orders[1]).await, 0);
+    assert_eq!(at_once(&orders[2]).await, None, "there may be more of them");
+    assert_eq!(under_locks(&orders[2]).await, 1);
+    assert_eq!(at_once(&orders[3]).await, Some(1));
+}
+
+fn delivery(received: &ReceivedResult) -> Delivery {
+    let event = CloudEvent {
+        id: received.event_id.0,
+        type_: PaymentResult::TYPE.into(),
+        source: PaymentResult::SOURCE.into(),
+        time_ms: Timestamp::now().0,
+    };
+    let payload = received.result.to_json().unwrap().into();
+    Delivery {
+        topic: "results".to_owned(),
+        partition: 0,
+        offset: 0,
+        key: None,
+        headers: event.headers(),
+        payload,
+        timestamp_ms: 0,
+    }
+}
+
 /// The statement has no rows of orders then, and must not end with the events of these orders all the same.
 #[tokio::test]
-async fn results_of_which_none_fits_its_order_leave_nothing_behind() {
+async fn results_that_do_not_fit_their_orders_leave_nothing_behind() {
     let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
     let orders = create_orders(&db, 2).await;
     assert_eq!(settle(&db, vec![paid(&orders[1])]).await, Ok(1));
     let mut foreign = paid(&orders[0]);
     foreign.result.user_id = UserId("mallory".to_owned());
     let unknown = result(OrderId::generate(), PaymentOutcome::Paid, None);
-    for refused in [foreign, unknown, paid(&orders[1])] {
-        let error = settle_orders_at_once_batch(&db, &[refused], Timestamp::now()).await.unwrap_err();
+    let alone = [foreign, unknown, paid(&orders[1])].map(|refused| vec![refused]);
+    let in_company = alone.clone().map(|refused| [refused, vec![paid(&orders[0])]].concat());
+    for refused in alone.into_iter().chain(in_company) {
+        let error = settle_orders_at_once_batch(&db, &refused, Timestamp::now()).await.unwrap_err();
         assert!(error.needs_locks(), "{error}");
     }
     let count = "SELECT (SELECT COUNT(*) FROM order_events) * 10 + (SELECT COUNT(*) FROM pending_orders) AS counts";
@@ -160,7 +227,7 @@ async fn results_of_which_none_fits_its_order_leave_nothing_behind() {
 
 /// Partitions are handed over while a batch of theirs is being applied: the same results, and others for the same orders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_that_are_settled_elsewhere_between_reading_and_writing_are_settled_once() {
+async fn orders_that_are_being_settled_elsewhere_are_settled_once() {
     let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
     let orders = create_orders(&db, 2).await;
     let (first, second) = (paid(&orders[0]), paid(&orders[1]));

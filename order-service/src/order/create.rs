@@ -17,7 +17,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, EntityTrait as _, QueryRes
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    EventAndOrder, Order, OrderStatus, entity,
+    EventAndOrder, FIRST_VERSION, Order, OrderStatus, entity,
     event::{self, NewEvent},
     resend,
 };
@@ -206,7 +206,7 @@ impl Prepared {
             format!(
                 "INSERT INTO orders (id, number, user_id, total_minor, currency, description, status, version, updated_at_ms,
                                      task_event_id, idempotency_key, idempotency_hash)
-                 SELECT id, {number}, user_id, total_minor, currency, description, 'PENDING', 1, created_at_ms,
+                 SELECT id, {number}, user_id, total_minor, currency, description, 'PENDING', {FIRST_VERSION}, created_at_ms,
                         event_id, idempotency_key, idempotency_hash
                  FROM placed WHERE true ORDER BY ord
                  ON CONFLICT (user_id, idempotency_key) DO NOTHING
@@ -219,9 +219,11 @@ impl Prepared {
         writes.add_sql(resend::insert_from("accepted"));
         writes.table(
             "events",
-            "SELECT id AS order_id, user_id, 1 AS version, 'PENDING' AS status, NULL AS rejection_reason,
-                    created_at_ms AS occurred_at_ms, CAST(NULL AS uuid) AS source_event_id, traceparent, ord
-             FROM accepted",
+            &format!(
+                "SELECT id AS order_id, user_id, {FIRST_VERSION} AS version, 'PENDING' AS status, NULL AS rejection_reason,
+                        created_at_ms AS occurred_at_ms, CAST(NULL AS uuid) AS source_event_id, traceparent, ord
+                 FROM accepted"
+            ),
         );
         event::append_from(&mut writes, "events", None);
         writes.run(database, CREATE).await
@@ -268,7 +270,7 @@ impl Candidate {
             description: new.description.clone(),
             status: OrderStatus::Pending,
             rejection_reason: None,
-            version: 1,
+            version: FIRST_VERSION,
             updated_at_ms: id.created_at(),
             task_event_id: EventId::generate(),
             idempotency_hash: arguments_hash,

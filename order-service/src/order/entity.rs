@@ -8,6 +8,9 @@ use super::OrderStatus;
 /// One order.
 pub type Order = Model;
 
+/// The version of an order, and of its event, when it is created.
+pub const FIRST_VERSION: i32 = 1;
+
 /// A row of `orders`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "orders")]
@@ -29,7 +32,7 @@ pub struct Model {
     pub status: OrderStatus,
     /// Present exactly when rejected.
     pub rejection_reason: Option<RejectionReason>,
-    /// Version of the last event: 1 on creation, 2 when decided.
+    /// Version of the last event: [`FIRST_VERSION`] on creation, 2 when decided.
     pub version: i32,
     /// When the last event happened.
     pub updated_at_ms: Timestamp,

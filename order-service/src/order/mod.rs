@@ -20,6 +20,6 @@ pub mod settle;
 pub mod status;
 
 pub use create::{CreateOutcome, NewOrder};
-pub use entity::Order;
+pub use entity::{FIRST_VERSION, Order};
 pub use event::{EventAndOrder, OrderEvent, Position};
 pub use status::OrderStatus;

@@ -18,7 +18,7 @@ use schema::{EventId, OrderId, PaymentResult, Timestamp};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, Statement};
 
 use super::{
-    EventAndOrder, Order, OrderStatus, entity,
+    EventAndOrder, FIRST_VERSION, Order, OrderStatus, entity,
     event::{self, NewEvent},
     resend,
     status::after_decision,
@@ -38,9 +38,6 @@ pub struct ReceivedResult {
     pub traceparent: Option<String>,
 }
 
-/// The version of an order that is as it was created.
-const CREATED_VERSION: i32 = 1;
-
 /// Why results were not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
@@ -54,8 +51,8 @@ pub enum SettleError {
     #[error("order {0} belongs to another user than the result says")]
     ForeignOrder(OrderId),
     /// Only the first result of an order can be applied without reading the order.
-    #[error("order {0} has several results in one batch")]
-    SeveralResults(OrderId),
+    #[error("order {0} must be read before this result of it is applied")]
+    NotTheFirst(OrderId),
 }
 
 impl From<DbErr> for SettleError {
@@ -70,7 +67,7 @@ impl SettleError {
     pub fn needs_locks(&self) -> bool {
         match self {
             Self::Database(error) => error.is_overtaken(),
-            Self::SeveralResults(_) => true,
+            Self::NotTheFirst(_) => true,
             Self::UnknownOrder(_) | Self::ForeignOrder(_) => false,
         }
     }
@@ -111,10 +108,10 @@ pub async fn settle_orders_at_once_batch(
     let mut events = Vec::with_capacity(results.len());
     for received in results {
         let order_id = received.result.order_id;
-        if !orders.insert(order_id) {
-            return Err(SettleError::SeveralResults(order_id));
-        }
-        events.extend(first_decision(received, now));
+        let first = Some(received).filter(|_| orders.insert(order_id));
+        let status = first.and_then(|received| after_decision(OrderStatus::Pending, received.result.outcome));
+        let status = status.ok_or(SettleError::NotTheFirst(order_id))?;
+        events.push(decided(received, FIRST_VERSION + 1, status, now));
     }
     let written = first_decisions(database.backend(), &events).run(database, SETTLE).await?;
     // They are applied by now, and no error may say otherwise.
@@ -124,20 +121,19 @@ pub async fn settle_orders_at_once_batch(
     Ok(with_orders(events, by_id(orders), &written).map_err(unknown)?)
 }
 
-/// What the result does to an order that is as it was created.
-fn first_decision(received: &ReceivedResult, now: Timestamp) -> Option<NewEvent> {
+/// The event of a result that decides its order.
+fn decided(received: &ReceivedResult, version: i32, status: OrderStatus, now: Timestamp) -> NewEvent {
     let result = &received.result;
-    let status = after_decision(OrderStatus::Pending, result.outcome)?;
-    Some(NewEvent {
+    NewEvent {
         order_id: result.order_id,
         user_id: result.user_id.clone(),
-        version: CREATED_VERSION + 1,
+        version,
         status,
         rejection_reason: result.rejection_reason,
         occurred_at_ms: now,
         source_event_id: Some(received.event_id),
         traceparent: received.traceparent.clone(),
-    })
+    }
 }
 
 /// Everything of these events, and their orders as they are then; nothing, if one of the orders is not as it was created.
@@ -219,16 +215,7 @@ fn apply(order: &mut Order, received: &ReceivedResult, now: Timestamp) -> Option
     order.rejection_reason = result.rejection_reason;
     order.version += 1;
     order.updated_at_ms = now;
-    Some(NewEvent {
-        order_id: order.id,
-        user_id: order.user_id.clone(),
-        version: order.version,
-        status,
-        rejection_reason: result.rejection_reason,
-        occurred_at_ms: now,
-        source_event_id: Some(received.event_id),
-        traceparent: received.traceparent.clone(),
-    })
+    Some(decided(received, order.version, status, now))
 }
 
 async fn read_batch(db: &impl ConnectionTrait, results: &[ReceivedResult], lock: &str) -> Result<HashMap<OrderId, Order>, DbErr> {
