@@ -254,6 +254,8 @@ impl Writes {
     /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0) AS w0, (SELECT COUNT(*) FROM w2) AS w2`:
     /// the counts are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front
     /// of them, `SELECT answer.*, (SELECT COUNT(*) FROM w1) AS w1 FROM answer`: asking for the counts is what runs the others in their order.
+    /// Of an answer that must have so many rows these are counted in front of it: `… FROM (SELECT COUNT(*) … FROM answer) AS answered LEFT JOIN answer ON
+    /// true`, which also is a row, and so asks for the counts, where there is no answer.
     fn into_statement(self) -> Statement {
         let may_be_empty = |part: &Part| matches!(part.kind, Kind::Answer(_)) && part.exactly.is_none();
         debug_assert!(

@@ -158,6 +158,30 @@ on_both!(Migrator;
         assert_eq!(writes(2).run(db, "of their own").await.unwrap().counts, [1, 2, 1]);
     }
 
+    async fn an_answer_of_another_number_of_rows_ends_all_writes(db: &TestDatabase) {
+        insert_in_transaction(db, 2).await.unwrap();
+        insert_in_transaction(db, 3).await.unwrap();
+        let backend = db.backend();
+        // As many as there are of these ids are changed and answered.
+        let writes = move |exactly, ids: &str| {
+            let mut writes = Writes::new(backend);
+            writes.add(Statement::from_sql_and_values(backend, "INSERT INTO entries (id, amount) VALUES ($1, 1)", [20_i64.into()]));
+            writes.answer_exactly(exactly, "changed", format!("UPDATE entries SET amount = amount + 1 WHERE id IN ({ids}) RETURNING id, amount"));
+            writes.add_exactly(1, Statement::from_sql_and_values(backend, "INSERT INTO entries (id, amount) VALUES ($1, 1)", [21_i64.into()]));
+            writes
+        };
+        for (exactly, ids) in [(1, "8, 9"), (2, "2, 9"), (1, "2, 3"), (3, "2, 3")] {
+            let error = writes(exactly, ids).run(db, "of their own").await.unwrap_err();
+            assert!(matches!(&error, DatabaseError::Db(error) if is_overtaken(error)), "{error:?}");
+        }
+        assert_eq!(support::count(db).await, 2);
+        let written = writes(2, "2, 3").run(db, "of their own").await.unwrap();
+        assert_eq!(written.counts, [1, 1]);
+        let mut ids: Vec<i64> = written.rows.iter().map(|row| row.try_get("", "id").unwrap()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [2, 3]);
+    }
+
     async fn the_text_does_not_vary_with_the_number_of_rows_and_none_is_fine(db: &TestDatabase) {
         let rows = rows();
         let text = |rows| columns(db.backend(), rows).statement(|table| format!("SELECT id FROM {table} AS r"));
