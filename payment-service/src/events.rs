@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use database::Database;
 use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header, trace::Step};
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
@@ -21,7 +22,8 @@ pub struct PaymentTasks {
     /// The topic of the results, with its prefix.
     results_topic: String,
     relay: RelayHandle,
-    /// Whether some orders of the last batch were decided before. They come in rows, and first of all: what was not stored before a crash comes again.
+    /// Whether some tasks of the last batch under locks were repetitions. These come in rows, and first of all: what was not stored before a crash
+    /// comes again.
     repeats: AtomicBool,
 }
 
@@ -44,8 +46,8 @@ impl Handler for PaymentTasks {
         Ok((settled, steps))
     }
 
-    /// On PostgreSQL, unless an order was decided before or is rejected, or a top-up of one of the accounts came in between. Traces show the
-    /// step twice then.
+    /// On PostgreSQL, unless repetitions are likely; or an order was decided before or is rejected, or a top-up of one of the accounts came in
+    /// between, which only trying finds out: traces show the step twice then.
     async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
             return None;
@@ -88,7 +90,8 @@ fn read_task(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<Task, Handler
     let traceparent = match &step {
         Some(step) => Some(step.traceparent().into()),
         // Not recorded here, but perhaps by those who come after.
-        None => delivery.headers.get(header::TRACEPARENT).cloned(),
+        // Copied, because it may wait for the broker, and would keep the whole message.
+        None => delivery.headers.get(header::TRACEPARENT).map(|sent| Bytes::copy_from_slice(sent)),
     };
     steps.extend(step);
     Ok(Task { event_id, payment, traceparent })

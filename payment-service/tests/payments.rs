@@ -4,18 +4,21 @@
 
 mod common;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use common::{account, account_with, clean_audit, count, entries, eur, results, settle, settle_in_tx, task, user};
-use database::{BoxFuture, Database, DatabaseError, testing::on_both};
-use migrations::PaymentsMigrator;
+use database::{BoxFuture, ConnectOptions, Database, DatabaseError, DatabaseUrl, testing::on_both};
+use messaging::{CloudEvent, Delivery, EmbeddedBroker, EmbeddedOptions, Gate, Handler as _, Relay, RelayOptions};
+use migrations::{BrokerLogMigrator, PaymentsMigrator};
 use payment_service::{
     account::{TopUp, top_up_account},
-    payment::{PaymentError, Settled, Task, decide_payments_at_once_batch, decide_payments_batch},
+    events::PaymentTasks,
+    payment::{OUTBOX, PaymentError, Settled, Task, decide_payments_at_once_batch, decide_payments_batch},
 };
-use schema::{CurrencyCode, EventId, PaymentOutcome, RejectionReason, Timestamp};
+use schema::{CurrencyCode, EventId, EventSource as _, PaymentOutcome, PaymentTask, RejectionReason, Timestamp};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
 use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 on_both!(PaymentsMigrator;
     async fn the_same_task_three_times_in_one_batch_debits_once(db: &TestDatabase) {
@@ -378,6 +381,48 @@ async fn a_repeated_task_among_new_ones_debits_nobody_and_is_decided_under_locks
     assert_eq!(results(&settled)[1..], results(&told)[..], "the recorded decision is told again");
     assert_eq!(account(&db, "ada").await.balance_minor, 699);
     clean_audit(&db).await;
+}
+
+/// Where repetitions are likely the locks come first: an attempt that is certain to fail would only cost time.
+#[tokio::test]
+async fn repetitions_are_met_with_locks_until_there_are_none() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::sqlite(folder.path().join("broker.db"));
+    let log = Database::connect(&url, &ConnectOptions::new("test")).await.unwrap();
+    log.migrate::<BrokerLogMigrator>().await.unwrap();
+    let broker = EmbeddedBroker::open(log, EmbeddedOptions::default()).await.unwrap();
+    let (broker, gate) = (Arc::new(broker), Gate::new());
+    let (relay, _) = Relay::start(db.clone(), OUTBOX, broker, RelayOptions::default(), CancellationToken::new(), gate);
+    let handler = Arc::new(PaymentTasks::new(common::RESULTS.to_owned(), relay));
+    let tasks: Vec<Task> = (0..4).map(|_| task("ada", 1)).collect();
+    let at_once = async |task: &Task| handler.apply_at_once(&db, &[delivery(task)]).await.map(|applied| applied.unwrap().0.paid);
+    let under_locks = async |task: &Task| {
+        let (handler, batch) = (Arc::clone(&handler), [delivery(task)]);
+        let applied = db.transaction("test", move |tx| Box::pin(async move { handler.apply_in_tx(tx, &batch).await })).await;
+        applied.unwrap().0.paid
+    };
+    assert_eq!(at_once(&tasks[0]).await, None, "what was not stored before a crash comes first");
+    assert_eq!(under_locks(&tasks[0]).await, 1);
+    assert_eq!(at_once(&tasks[1]).await, Some(1));
+    assert_eq!(at_once(&tasks[1]).await, None, "decided already");
+    assert_eq!(under_locks(&tasks[1]).await, 0);
+    assert_eq!(at_once(&tasks[2]).await, None, "there may be more of them");
+    assert_eq!(under_locks(&tasks[2]).await, 1);
+    assert_eq!(at_once(&tasks[3]).await, Some(1));
+    clean_audit(&db).await;
+}
+
+fn delivery(task: &Task) -> Delivery {
+    let event = CloudEvent {
+        id: task.event_id.0,
+        type_: PaymentTask::TYPE.into(),
+        source: PaymentTask::SOURCE.into(),
+        time_ms: Timestamp::now().0,
+    };
+    let payload = task.payment.to_json().unwrap().into();
+    Delivery { topic: "tasks".to_owned(), partition: 0, offset: 0, key: None, headers: event.headers(), payload, timestamp_ms: 0 }
 }
 
 /// The balance that was read is out of date when the debit is written.

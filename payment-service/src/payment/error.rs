@@ -11,7 +11,7 @@ pub enum PaymentError {
     /// A result could not be written as JSON.
     #[error(transparent)]
     Payload(#[from] MalformedPayload),
-    /// The database failed, or somebody else was faster.
+    /// The database failed, or something was not as it was read or taken for.
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// An order would be rejected, for ever, by what was read without locks.
@@ -29,8 +29,8 @@ impl PaymentError {
         }
     }
 
-    /// Whether what was read without locks does not do: somebody else has decided one of the orders or changed one of the accounts meanwhile, or
-    /// an order would be rejected. Nothing was applied.
+    /// Whether it takes locks, and a look at recorded decisions: one of the orders is decided already, one of the accounts has changed since it was
+    /// read, or an order would be rejected. Nothing was applied.
     pub fn needs_locks(&self) -> bool {
         match self {
             Self::Payload(_) => false,

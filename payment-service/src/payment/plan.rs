@@ -41,8 +41,8 @@ pub struct AccountChange {
     pub after: Standing,
 }
 
-/// Plans a batch. `accounts` are those of the tasks' users that exist; `recorded` are the decisions of the tasks' orders, read with the accounts
-/// or after them.
+/// Plans a batch. `accounts` are those of the tasks' users that exist; `recorded` are the decisions of the tasks' orders, read after the accounts were
+/// locked. Without a look at them (none in `recorded`) a plan is only good for writes that fail where an order is decided already.
 pub fn plan<'a>(
     tasks: impl IntoIterator<Item = &'a PaymentTask>,
     accounts: Vec<Account>,

@@ -1,18 +1,18 @@
 //! Deciding a batch of payment tasks.
 //!
-//! 1. Read the accounts, and the recorded decisions.
+//! 1. Read the accounts, and under locks the recorded decisions.
 //! 2. Plan in memory ([`super::plan`]).
 //! 3. Write set-based and in one round trip: each account once, decisions (insert or nothing), the claims of the message ids in the inbox, one
 //!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is
-//!    no reason to skip a task: it only tells a redelivery from a task that was sent again. What is skipped, and why, was settled by 1.
+//!    no reason to skip a task: it only tells a redelivery from a task that was sent again. What is skipped, and why, was settled by 2.
 //!    Everything is written as it was planned, or nothing is: an account that has another number of entries than the one that was read, or
 //!    an order that was decided meanwhile, ends all of it.
 //!
 //! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). Recorded decisions are not
-//! looked up then: there are hardly ever any, and the primary key of `payments` ends the batch if there is one. Then, and when somebody else was
-//! faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the accounts, in the
-//! order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its lock,
-//! however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
+//! looked up then: there are hardly ever any, and the primary key of `payments`, or their number, ends the batch if there is one. Then, and when
+//! somebody else was faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the
+//! accounts, in the order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its
+//! lock, however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
 //! the locks that it took. So an account with many top-ups cannot hold its debits up.
 //!
 //! A batch with a rejection is decided so, too: a rejection changes no account, so no count would tell that the balance was out of date, and it
@@ -114,7 +114,7 @@ pub async fn decide_payments_at_once_batch(
     if decided.rejected() > 0 {
         return Err(PaymentError::RejectedUnlocked);
     }
-    // A message that was applied before is one of an order that was decided before, in this batch or earlier.
+    // Where no order stands twice no message does; one that was applied before ends the statement, as its order does.
     let on_conflict = if decided.plan.repeated.is_empty() { OnConflict::Fail } else { OnConflict::DoNothing };
     let written = decided.writes(database.backend(), on_conflict).run(database, "decide payments").await?;
     Ok(decided.into_settled(&written))
