@@ -96,8 +96,8 @@ impl DatabaseError {
     }
 
     /// Whether writes of their own did not find the rows that they were made for, because those had changed since they were read, or were never so.
-    /// Nothing of them was applied. A unique index may
-    /// say so before the numbers of rows are compared: in which order a statement's parts run is not promised.
+    /// Nothing of them was applied. A unique index may say so before the numbers of rows are compared: in which order a statement's parts run is
+    /// not promised.
     pub fn is_overtaken(&self) -> bool {
         matches!(self, Self::Db(error) if is_overtaken(error) || is_unique_violation(error))
     }

@@ -28,8 +28,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError>;
 
     /// The same without a transaction around it, where a shorter way leads to the same end: everything is applied, and committed, in one
-    /// statement, or nothing is. `None` when there is no such way here, or not this time: somebody else was faster, or a refusal would rest on
-    /// what was read without locks. Nothing is applied then, and [`Handler::apply_in_tx`] is next.
+    /// statement, or nothing is. `None` when there is no such way here, or not this time: something is not as it was taken for, or a refusal
+    /// would rest on what was read without locks. Nothing is applied then, and [`Handler::apply_in_tx`] is next.
     async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
         let _ = (database, batch);
         None

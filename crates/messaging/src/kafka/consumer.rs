@@ -359,8 +359,8 @@ fn check(error: KafkaError) -> Result<(), BrokerError> {
     }
 }
 
-/// Copied out of librdkafka in one piece: a consumer takes hundreds of thousands of these per second from a backlog, and a piece of memory for each
-/// of a dozen short values would be most of that work.
+/// All bytes are copied out of librdkafka in one piece: from a backlog a consumer takes tens of thousands of messages per second, and a piece of memory
+/// for each short value would be most of that work.
 fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
     let headers = headers(message);
     let (key, payload) = (message.key(), message.payload().unwrap_or_default());
