@@ -16,8 +16,6 @@ use uuid::Uuid;
 
 /// Header names of the CloudEvents 1.0 Kafka binding, and the two others that this crate reads or writes.
 pub mod header {
-    use std::borrow::Cow;
-
     /// The event's id: a UUID, made once and kept through every retry.
     pub const ID: &str = "ce_id";
     /// What happened.
@@ -35,11 +33,8 @@ pub mod header {
     /// W3C trace context; kept as it came.
     pub const TRACEPARENT: &str = "traceparent";
 
-    /// A name as it was received: those above, which nearly every message has, are not allocated again for each.
-    pub(crate) fn received(name: &str) -> Cow<'static, str> {
-        let known = [ID, TYPE, SOURCE, SPEC_VERSION, TIME, CONTENT_TYPE, TRACEPARENT].into_iter().find(|known| *known == name);
-        known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
-    }
+    /// All of these, which nearly every message has.
+    pub const ALL: [&str; 7] = [ID, TYPE, SOURCE, SPEC_VERSION, TIME, CONTENT_TYPE, TRACEPARENT];
 }
 
 const RFC3339_MS: &[BorrowedFormatItem<'_>] =

@@ -3,6 +3,7 @@
 //! Each partition has a queue of its own, filled by librdkafka in the background up to a bound, so a partition that is
 //! held stops nothing else and is simply not read. What was handed back waits in front of its queue.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -375,11 +376,17 @@ fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
         partition: message.partition(),
         offset: message.offset(),
         key: key.map(&mut copied),
-        headers: headers.iter().map(|header| (header::received(header.key), copied(header.value.unwrap_or_default()))).collect(),
+        headers: headers.iter().map(|header| (header_name(header.key), copied(header.value.unwrap_or_default()))).collect(),
         // A tombstone is a message without a payload; whether that means anything is the handler's business.
         payload: copied(payload),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
     }
+}
+
+/// Names that nearly every message has are not allocated again for each.
+fn header_name(name: &str) -> Cow<'static, str> {
+    let known = header::ALL.into_iter().find(|known| *known == name);
+    known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
 /// Headers whose names are not UTF-8 are left out: rdkafka panics on them, and one odd message must not end a consumer.
