@@ -38,9 +38,10 @@ check: fmt lint ## formatting, lints, and whether the generated files are up to 
 fmt: ## formatting
 	cargo fmt --all --check
 
-lint: ## clippy, warnings are errors
+lint: ## clippy, warnings are errors: everything, tandem with Kafka, and what `cargo run` builds
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p tandem --all-targets --features kafka --locked -- -D warnings
+	cargo clippy -p tandem --locked -- -D warnings
 
 schema: schema/compose/node_modules examples/node_modules ## regenerate schema/: subgraphs, supergraph, public schema, events
 	@scripts/generate-schema
