@@ -6,16 +6,16 @@ mod common;
 
 use std::{collections::HashSet, sync::Arc};
 
-use common::{account, account_with, clean_audit, count, entries, eur, results, settle, settle_in_tx, task, user};
+use common::{account, account_with, clean_audit, count, entries, eur, results, settle, settle_in_tx, task, task_event, user};
 use database::{BoxFuture, ConnectOptions, Database, DatabaseError, DatabaseUrl, testing::on_both};
-use messaging::{CloudEvent, Delivery, EmbeddedBroker, EmbeddedOptions, Gate, Handler as _, Relay, RelayOptions};
+use messaging::{Delivery, EmbeddedBroker, EmbeddedOptions, Gate, Handler as _, Relay, RelayOptions};
 use migrations::{BrokerLogMigrator, PaymentsMigrator};
 use payment_service::{
     account::{TopUp, top_up_account},
     events::PaymentTasks,
     payment::{OUTBOX, PaymentError, Settled, Task, decide_payments_at_once_batch, decide_payments_batch},
 };
-use schema::{CurrencyCode, EventId, EventSource as _, PaymentOutcome, PaymentTask, RejectionReason, Timestamp};
+use schema::{CurrencyCode, EventId, EventSource as _, PaymentOutcome, RejectionReason, Timestamp};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -362,7 +362,7 @@ async fn a_rejection_is_never_decided_by_what_was_read_without_locks() {
     }
 }
 
-/// Decisions are not looked up then: only their primary key stands in the way of a second debit.
+/// Decisions are not looked up then: their primary key, and the unique index of an order's debit behind it, stand in the way of a second one.
 #[tokio::test]
 async fn a_repeated_task_among_new_ones_debits_nobody_and_is_decided_under_locks() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
@@ -415,14 +415,16 @@ async fn repetitions_are_met_with_locks_until_there_are_none() {
 }
 
 fn delivery(task: &Task) -> Delivery {
-    let event = CloudEvent {
-        id: task.event_id.0,
-        type_: PaymentTask::TYPE.into(),
-        source: PaymentTask::SOURCE.into(),
-        time_ms: Timestamp::now().0,
-    };
     let payload = task.payment.to_json().unwrap().into();
-    Delivery { topic: "tasks".to_owned(), partition: 0, offset: 0, key: None, headers: event.headers(), payload, timestamp_ms: 0 }
+    Delivery {
+        topic: "tasks".to_owned(),
+        partition: 0,
+        offset: 0,
+        key: None,
+        headers: task_event(task).headers(),
+        payload,
+        timestamp_ms: 0,
+    }
 }
 
 /// The balance that was read is out of date when the debit is written.

@@ -13,15 +13,13 @@ use std::{
     time::Duration,
 };
 
-use common::{account_with, clean_audit, eur, task, until, user};
+use common::{account_with, clean_audit, eur, task, task_event, until, user};
 use database::{ConnectOptions, Database, DatabaseUrl};
-use messaging::{
-    Broker, BrokerError, CloudEvent, Consumer, EmbeddedBroker, EmbeddedOptions, Headers, Record, TopicSpec, message::header,
-};
+use messaging::{Broker, BrokerError, Consumer, EmbeddedBroker, EmbeddedOptions, Headers, Record, TopicSpec, message::header};
 use migrations::BrokerLogMigrator;
 use payment_service::{PaymentService, Settings, Topics, payment::Task};
 use runtime::auth::{Secret, TokenSigner, TokenVerifier};
-use schema::{EventSource as _, OrderId, PaymentOutcome, PaymentResult, PaymentTask, Timestamp};
+use schema::{EventSource as _, OrderId, PaymentOutcome, PaymentResult};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -89,16 +87,10 @@ impl Surroundings {
 }
 
 fn record(task: &Task) -> Record {
-    let event = CloudEvent {
-        id: task.event_id.0,
-        type_: PaymentTask::TYPE.into(),
-        source: PaymentTask::SOURCE.into(),
-        time_ms: Timestamp::now().0,
-    };
     Record {
         topic: "test.payment_tasks".to_owned(),
         key: task.payment.user_id.as_str().to_owned(),
-        headers: event.headers().with(header::TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        headers: task_event(task).headers().with(header::TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         payload: task.payment.to_json().unwrap().into(),
     }
 }

@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use database::Database;
+use messaging::CloudEvent;
 use payment_service::{
     account::{Account, Accounts, CreateAccount, TopUp, create_account, top_up_account},
     audit::{AuditReport, audit},
@@ -31,6 +32,16 @@ pub fn identity(name: &str, scopes: &[&str]) -> Identity {
         subject: name.to_owned(),
         scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
         expires_at: SystemTime::now() + Duration::from_secs(60),
+    }
+}
+
+/// What the message of a task says about itself.
+pub fn task_event(task: &Task) -> CloudEvent {
+    CloudEvent {
+        id: task.event_id.0,
+        type_: PaymentTask::TYPE.into(),
+        source: PaymentTask::SOURCE.into(),
+        time_ms: Timestamp::now().0,
     }
 }
 
