@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use database::Database;
-use messaging::{Delivery, Handler, HandlerError, trace::Step};
+use messaging::{Delivery, Handler, HandlerError, Ready, trace::Step};
 use schema::{EventId, EventSource as _, PaymentResult, Timestamp};
 use sea_orm::{DatabaseTransaction, DbBackend};
 
@@ -12,7 +12,7 @@ use crate::{
     feed::Feed,
     order::{
         EventAndOrder,
-        settle::{ReceivedResult, SettleError, settle_orders_at_once_batch, settle_orders_batch},
+        settle::{ReceivedResult, SettleError, ready_results_batch, settle_orders_batch},
     },
 };
 
@@ -36,39 +36,55 @@ impl PaymentResults {
 
 #[async_trait]
 impl Handler for PaymentResults {
-    /// What happened to orders, and the steps of the traces that go through here; they end with the commit.
-    type Committed = (Vec<EventAndOrder>, Vec<Step>);
+    /// With the steps of the traces that go through here; they end with the commit.
+    type Read = (Vec<ReceivedResult>, Vec<Step>);
+    /// Whether a result is the first one of its order does not depend on the results of others.
+    type Outlook = ();
+    /// What happened to orders.
+    type Committed = Vec<EventAndOrder>;
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
-        let (results, steps) = read_all(batch)?;
-        let settled = settle_orders_batch(tx, &results, Timestamp::now()).await?;
+    fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
+        let mut steps = Vec::new();
+        let results = deliveries.iter().map(|delivery| read_result(delivery, &mut steps)).collect::<Result<_, _>>()?;
+        Ok((results, steps))
+    }
+
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, (results, _): &Self::Read) -> Result<Self::Committed, HandlerError> {
+        let settled = settle_orders_batch(tx, results, Timestamp::now()).await?;
         self.repeats.store(settled.len() < results.len(), Ordering::Relaxed);
-        Ok((settled, steps))
+        Ok(settled)
     }
 
-    /// On PostgreSQL, unless repetitions are likely; or a result is not the first one of an order that is here, which only trying finds out: traces show
-    /// the step twice then.
-    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
+    /// On PostgreSQL, unless repetitions are likely. That a result is not the first one of an order that is here, only trying finds out.
+    async fn make_ready<'a>(
+        &'a self,
+        database: &'a Database,
+        (results, _): &Self::Read,
+        _: Option<&()>,
+    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
-            return None;
+            return Ok(None);
         }
-        let (results, steps) = match read_all(batch) {
-            Ok(read) => read,
-            Err(error) => return Some(Err(error)),
-        };
-        match settle_orders_at_once_batch(database, &results, Timestamp::now()).await {
-            Ok(settled) => Some(Ok((settled, steps))),
-            Err(error) if error.needs_locks() => {
-                metrics::counter!("orders_batches_locked_total").increment(1);
-                None
-            }
-            Err(error) => Some(Err(error.into())),
-        }
+        let ready = ready_results_batch(results, Timestamp::now());
+        Ok(unless_locks_are_needed(ready)?.map(|results| {
+            let apply = async { unless_locks_are_needed(results.settle_batch(database).await) };
+            Ready { apply: Box::pin(apply), outlook: () }
+        }))
     }
 
-    async fn committed(&self, (settled, _steps): Self::Committed) {
+    async fn committed(&self, settled: Self::Committed) {
         metrics::counter!("orders_settled_total").increment(settled.len() as u64);
         self.feed.committed(settled);
+    }
+}
+
+fn unless_locks_are_needed<T>(result: Result<T, SettleError>) -> Result<Option<T>, HandlerError> {
+    match result {
+        Err(error) if error.needs_locks() => {
+            metrics::counter!("orders_batches_locked_total").increment(1);
+            Ok(None)
+        }
+        result => Ok(Some(result?)),
     }
 }
 
@@ -81,14 +97,7 @@ impl From<SettleError> for HandlerError {
     }
 }
 
-/// With the steps of the traces that go through here.
-fn read_all(batch: &[Delivery]) -> Result<(Vec<ReceivedResult>, Vec<Step>), HandlerError> {
-    let mut steps = Vec::new();
-    let results = batch.iter().map(|delivery| read(delivery, &mut steps)).collect::<Result<_, _>>()?;
-    Ok((results, steps))
-}
-
-fn read(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<ReceivedResult, HandlerError> {
+fn read_result(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<ReceivedResult, HandlerError> {
     let event_id = EventId(delivery.event_id()?);
     let result = PaymentResult::from_message(delivery.event_type(), &delivery.payload).map_err(HandlerError::permanent)?;
     let step = Step::receiving(delivery, "settle order").map(|step| step.with("order.id", result.order_id));

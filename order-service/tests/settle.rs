@@ -13,8 +13,8 @@ use order_service::{
     events::PaymentResults,
     feed::Feed,
     order::{
-        Order, OrderEvent, OrderStatus, Position, find,
-        settle::{ReceivedResult, SettleError, settle_orders_at_once_batch, settle_orders_batch},
+        EventAndOrder, Order, OrderEvent, OrderStatus, Position, find,
+        settle::{ReceivedResult, SettleError, ready_results_batch, settle_orders_batch},
     },
 };
 use schema::{EventId, EventSource as _, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
@@ -41,12 +41,17 @@ fn result(order_id: OrderId, outcome: PaymentOutcome, rejection_reason: Option<R
 /// As the consumer does it. The error as text.
 async fn settle(db: &Database, results: Vec<ReceivedResult>) -> Result<usize, String> {
     if db.backend() == DbBackend::Postgres {
-        match settle_orders_at_once_batch(db, &results, Timestamp::now()).await {
+        match at_once(db, &results).await {
             Err(error) if error.needs_locks() => {}
             settled => return settled.map(|events| events.len()).map_err(|error| error.to_string()),
         }
     }
     settle_in_tx(db, results).await
+}
+
+/// PostgreSQL: without a look at the orders.
+async fn at_once(db: &Database, results: &[ReceivedResult]) -> Result<Vec<EventAndOrder>, SettleError> {
+    ready_results_batch(results, Timestamp::now())?.settle_batch(db).await
 }
 
 /// As on SQLite, and on PostgreSQL after somebody else was faster. The error as text: it has to pass through the database's own error type.
@@ -152,7 +157,7 @@ async fn what_is_settled_at_once_is_answered_as_it_is_stored() {
     // Not in the order of the ids, which is that of the locks.
     let results = [paid(&orders[3]), rejected(&orders[0]), paid(&orders[4]), rejected(&orders[2]), paid(&orders[1])];
     let before = find::events_after(db.reader(), Position(0), 100).await.unwrap();
-    let settled = settle_orders_at_once_batch(&db, &results, Timestamp::now()).await.unwrap();
+    let settled = at_once(&db, &results).await.unwrap();
     let last = before.last().unwrap().position;
     assert_eq!(settled, find::events_after(db.reader(), last, 100).await.unwrap());
     assert_eq!(
@@ -168,12 +173,16 @@ async fn repetitions_are_met_with_locks_until_there_are_none() {
     let Some(db) = database::testing::postgres::<OrdersMigrator>().await else { return };
     let orders = create_orders(&db, 4).await;
     let handler = Arc::new(PaymentResults::new(Feed::new()));
-    let at_once =
-        async |order: &Order| handler.apply_at_once(&db, &[delivery(&paid(order))]).await.map(|applied| applied.unwrap().0.len());
+    let at_once = async |order: &Order| {
+        let read = handler.read(&[delivery(&paid(order))]).unwrap();
+        let ready = handler.make_ready(&db, &read, None).await.unwrap()?;
+        Some(ready.apply.await.unwrap()?.len())
+    };
     let under_locks = async |order: &Order| {
-        let (handler, batch) = (Arc::clone(&handler), [delivery(&paid(order))]);
-        let applied = db.transaction("test", move |tx| Box::pin(async move { handler.apply_in_tx(tx, &batch).await })).await;
-        applied.unwrap().0.len()
+        let handler = Arc::clone(&handler);
+        let read = handler.read(&[delivery(&paid(order))]).unwrap();
+        let applied = db.transaction("test", move |tx| Box::pin(async move { handler.apply_in_tx(tx, &read).await })).await;
+        applied.unwrap().len()
     };
     assert_eq!(at_once(&orders[0]).await, None, "what was not stored before a crash comes first");
     assert_eq!(under_locks(&orders[0]).await, 1);
@@ -216,7 +225,7 @@ async fn results_that_do_not_fit_their_orders_leave_nothing_behind() {
     let alone = [foreign, unknown, paid(&orders[1])].map(|refused| vec![refused]);
     let in_company = alone.clone().map(|refused| [refused, vec![paid(&orders[0])]].concat());
     for refused in alone.into_iter().chain(in_company) {
-        let error = settle_orders_at_once_batch(&db, &refused, Timestamp::now()).await.unwrap_err();
+        let error = at_once(&db, &refused).await.unwrap_err();
         assert!(error.needs_locks(), "{error}");
     }
     let count = "SELECT (SELECT COUNT(*) FROM order_events) * 10 + (SELECT COUNT(*) FROM pending_orders) AS counts";
@@ -248,7 +257,7 @@ async fn orders_that_are_being_settled_elsewhere_are_settled_once() {
     });
     is_settled.await.unwrap();
     let (competitor, both) = (Database::clone(&db), vec![first.clone(), second.clone()]);
-    let competing = tokio::spawn(async move { settle_orders_at_once_batch(&competitor, &both, Timestamp::now()).await });
+    let competing = tokio::spawn(async move { at_once(&competitor, &both).await });
     let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let waits =
         async || !db.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, waiting)).await.unwrap().is_empty();

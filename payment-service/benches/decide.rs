@@ -3,7 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use payment_service::{account::Account, payment::plan::plan};
+use payment_service::{
+    account::Account,
+    payment::{Book, plan::plan},
+};
 use schema::{AccountId, CurrencyCode, OrderId, PaymentTask, Timestamp, UserId};
 
 /// As many as a consumer takes at once.
@@ -36,7 +39,7 @@ fn benchmarks(criterion: &mut Criterion) {
         let tasks: Vec<PaymentTask> = (0..TASKS).map(|number| task(number % accounts)).collect();
         criterion.bench_function(&format!("decide {TASKS} tasks on {accounts} accounts"), |bencher| {
             let decide = |stored| {
-                let plan = plan(black_box(&tasks), stored, Vec::new(), Timestamp(1));
+                let plan = plan(black_box(&tasks), &mut Book::open(stored), Vec::new(), Timestamp(1));
                 assert_eq!((plan.debits.len(), plan.accounts.len()), (TASKS, accounts));
                 plan
             };

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use database::Database;
-use messaging::{Delivery, Handler, HandlerError, RelayHandle, message::header, trace::Step};
+use messaging::{Delivery, Handler, HandlerError, Ready, RelayHandle, message::header, trace::Step};
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
 use sea_orm::{DatabaseTransaction, DbBackend};
 
-use crate::payment::{Settled, Task, decide_payments_at_once_batch, decide_payments_batch};
+use crate::payment::{Book, PaymentError, Settled, Task, decide_payments_batch, ready_payments_batch};
 
 /// The consumer group of all replicas, without the prefix of their environment.
 pub const GROUP: &str = "payment-service";
@@ -37,36 +37,42 @@ impl PaymentTasks {
 #[async_trait]
 impl Handler for PaymentTasks {
     /// With the steps of the traces that go through here; they end with the commit.
-    type Committed = (Settled, Vec<Step>);
+    type Read = (Vec<Task>, Vec<Step>);
+    /// The accounts.
+    type Outlook = Book;
+    type Committed = Settled;
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError> {
-        let (tasks, steps) = read_all(batch)?;
-        let settled = decide_payments_batch(tx, &self.results_topic, &tasks, Timestamp::now()).await?;
+    fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
+        let mut steps = Vec::new();
+        let tasks = deliveries.iter().map(|delivery| read_task(delivery, &mut steps)).collect::<Result<_, _>>()?;
+        Ok((tasks, steps))
+    }
+
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, (tasks, _): &Self::Read) -> Result<Settled, HandlerError> {
+        let settled = decide_payments_batch(tx, &self.results_topic, tasks, Timestamp::now()).await?;
         self.repeats.store(settled.repeated > 0, Ordering::Relaxed);
-        Ok((settled, steps))
+        Ok(settled)
     }
 
-    /// On PostgreSQL, unless repetitions are likely; or an order was decided before or is rejected, or a top-up of one of the accounts came in
-    /// between, which only trying finds out: traces show the step twice then.
-    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
+    /// On PostgreSQL, unless repetitions are likely or an order is rejected. That an order was decided before, or a top-up of one of the accounts came
+    /// in between, only trying finds out.
+    async fn make_ready<'a>(
+        &'a self,
+        database: &'a Database,
+        (tasks, _): &Self::Read,
+        previous: Option<&Book>,
+    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
-            return None;
+            return Ok(None);
         }
-        let (tasks, steps) = match read_all(batch) {
-            Ok(read) => read,
-            Err(error) => return Some(Err(error)),
-        };
-        match decide_payments_at_once_batch(database, &self.results_topic, &tasks, Timestamp::now()).await {
-            Ok(settled) => Some(Ok((settled, steps))),
-            Err(error) if error.needs_locks() => {
-                metrics::counter!("payments_batches_locked_total").increment(1);
-                None
-            }
-            Err(error) => Some(Err(error.into())),
-        }
+        let ready = ready_payments_batch(database, &self.results_topic, tasks, previous, Timestamp::now()).await;
+        Ok(unless_locks_are_needed(ready)?.map(|(payments, outlook)| {
+            let apply = async { unless_locks_are_needed(payments.write_batch(database).await) };
+            Ready { apply: Box::pin(apply), outlook }
+        }))
     }
 
-    async fn committed(&self, (settled, _steps): Self::Committed) {
+    async fn committed(&self, settled: Settled) {
         let count = |name: &'static str, value: usize| metrics::counter!(name).increment(value as u64);
         count("payments_paid_total", settled.paid);
         count("payments_rejected_total", settled.rejected);
@@ -76,11 +82,14 @@ impl Handler for PaymentTasks {
     }
 }
 
-/// With the steps of the traces that go through here.
-fn read_all(batch: &[Delivery]) -> Result<(Vec<Task>, Vec<Step>), HandlerError> {
-    let mut steps = Vec::new();
-    let tasks = batch.iter().map(|delivery| read_task(delivery, &mut steps)).collect::<Result<_, _>>()?;
-    Ok((tasks, steps))
+fn unless_locks_are_needed<T>(result: Result<T, PaymentError>) -> Result<Option<T>, HandlerError> {
+    match result {
+        Err(error) if error.needs_locks() => {
+            metrics::counter!("payments_batches_locked_total").increment(1);
+            Ok(None)
+        }
+        result => Ok(Some(result?)),
+    }
 }
 
 fn read_task(delivery: &Delivery, steps: &mut Vec<Step>) -> Result<Task, HandlerError> {

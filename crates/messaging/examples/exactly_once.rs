@@ -18,16 +18,21 @@ struct Receiver(tokio::sync::mpsc::Sender<usize>);
 
 #[async_trait::async_trait]
 impl Handler for Receiver {
+    type Read = Vec<uuid::Uuid>;
+    type Outlook = ();
     type Committed = usize;
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<usize, HandlerError> {
-        let ids = batch.iter().map(Delivery::event_id).collect::<Result<Vec<_>, _>>()?;
-        let new = inbox::claim_batch(tx, INBOX, &ids).await?;
+    fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
+        Ok(deliveries.iter().map(Delivery::event_id).collect::<Result<_, _>>()?)
+    }
+
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, ids: &Self::Read) -> Result<usize, HandlerError> {
+        let new = inbox::claim_batch(tx, INBOX, ids).await?;
         for _ in &new {
             tx.execute_unprepared("UPDATE mails SET received = received + 1").await?;
         }
-        println!("a batch of {} messages, {} of them new", batch.len(), new.len());
-        Ok(batch.len())
+        println!("a batch of {} messages, {} of them new", ids.len(), new.len());
+        Ok(ids.len())
     }
 
     async fn committed(&self, deliveries: usize) {

@@ -22,9 +22,9 @@
 //! ```text
 //! transaction { change, outbox::insert_batch } → commit → RelayHandle::committed → Broker::publish → removed
 //!                                                  └ crash, full queue, outage → Sweeper ─┘
-//! Consumer::next_batch → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
-//!                      → Handler::committed (relay, hints) → Consumer::store
-//!                        (or Handler::apply_at_once: the same, if one statement can be the whole transaction)
+//! Consumer::next_batch → part by part: Handler::read → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
+//!                        → Handler::committed (relay, hints) → Consumer::store
+//!                          (or Handler::make_ready, and Ready::apply: the same, if one statement can be the whole transaction)
 //! ```
 //!
 //! # Metrics
@@ -67,7 +67,9 @@ mod topics;
 pub mod trace;
 
 pub use broker::{Batch, Broker, BrokerError, Consumer, TopicPartition, TopicSpec, dead_letter_topic};
-pub use consumer::{BoxError, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, DeadLetter, Handler, HandlerError};
+pub use consumer::{
+    BoxError, ConsumerHandle, ConsumerLoop, ConsumerOptions, ConsumerStatus, DeadLetter, Handler, HandlerError, Ready,
+};
 pub use embedded::{EmbeddedBroker, EmbeddedOptions};
 pub use gate::Gate;
 pub use inbox::InboxTable;

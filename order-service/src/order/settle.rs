@@ -5,7 +5,7 @@
 //! before, or a decision that stands is contradicted, which is logged.
 //!
 //! In a transaction the orders are locked when they are read, in id order. But nearly every result is the first one of an order that is as it
-//! was created, and then there is nothing to be read first ([`settle_orders_at_once_batch`]): the writes are a statement that is a
+//! was created, and then there is nothing to be read first ([`ready_results_batch`]): the writes are a statement that is a
 //! transaction of its own, answers the orders, and holds only if each of them was so.
 
 use std::collections::{HashMap, HashSet};
@@ -92,18 +92,17 @@ pub async fn settle_orders_batch(
     Ok(changes.into_appended(&written)?)
 }
 
-/// PostgreSQL: the same in one round trip, if all of these are the first results of orders.
+/// Results that are ready to be applied in one statement.
+pub struct ReadyResults {
+    events: Vec<NewEvent>,
+    writes: Writes,
+}
+
+/// PostgreSQL: what is to be written if all of these are the first results of orders.
 ///
 /// # Errors
-/// [`SettleError`]; unless the outcome is unknown nothing was applied. [`SettleError::needs_locks`] asks for [`settle_orders_batch`].
-pub async fn settle_orders_at_once_batch(
-    database: &Database,
-    results: &[ReceivedResult],
-    now: Timestamp,
-) -> Result<Vec<EventAndOrder>, SettleError> {
-    if results.is_empty() {
-        return Ok(Vec::new());
-    }
+/// [`SettleError::needs_locks`] asks for [`settle_orders_batch`].
+pub fn ready_results_batch(results: &[ReceivedResult], now: Timestamp) -> Result<ReadyResults, SettleError> {
     let mut orders = HashSet::with_capacity(results.len());
     let mut events = Vec::with_capacity(results.len());
     for received in results {
@@ -113,12 +112,23 @@ pub async fn settle_orders_at_once_batch(
         let status = status.ok_or(SettleError::NotTheFirst(order_id))?;
         events.push(decided(received, FIRST_VERSION + 1, status, now));
     }
-    let written = first_decisions(database.backend(), &events).run(database, SETTLE).await?;
-    // They are applied by now, and no error may say otherwise.
-    let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: SETTLE, reason: error.to_string() };
-    let orders =
-        written.rows.iter().map(|row| Order::from_query_result(row, "")).collect::<Result<Vec<_>, _>>().map_err(unknown)?;
-    Ok(with_orders(events, by_id(orders), &written).map_err(unknown)?)
+    let writes = first_decisions(DbBackend::Postgres, &events);
+    Ok(ReadyResults { events, writes })
+}
+
+impl ReadyResults {
+    /// Applies them in arrival order and answers what happened, in one round trip, if all of them are the first results of orders.
+    ///
+    /// # Errors
+    /// [`SettleError`]; unless the outcome is unknown nothing was applied. [`SettleError::needs_locks`] asks for [`settle_orders_batch`].
+    pub async fn settle_batch(self, database: &Database) -> Result<Vec<EventAndOrder>, SettleError> {
+        let written = self.writes.run(database, SETTLE).await?;
+        // They are applied by now, and no error may say otherwise.
+        let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: SETTLE, reason: error.to_string() };
+        let orders =
+            written.rows.iter().map(|row| Order::from_query_result(row, "")).collect::<Result<Vec<_>, _>>().map_err(unknown)?;
+        Ok(with_orders(self.events, by_id(orders), &written).map_err(unknown)?)
+    }
 }
 
 /// The event of a result that decides its order.

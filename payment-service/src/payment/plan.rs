@@ -5,13 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use schema::{AccountId, EventId, LedgerEntryId, OrderId, PaymentOutcome, PaymentTask, RejectionReason, Timestamp, UserId};
+use schema::{EventId, LedgerEntryId, OrderId, PaymentOutcome, PaymentTask, RejectionReason, Timestamp};
 
-use super::{Decision, Payment, Standing, decide};
-use crate::{
-    account::Account,
-    ledger::{LedgerEntry, LedgerEntryKind},
-};
+use super::{AccountChange, Book, Decision, Payment, decide};
+use crate::ledger::{LedgerEntry, LedgerEntryKind};
 
 /// Everything that has to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,26 +27,14 @@ pub struct Plan {
     pub conflicting: Vec<usize>,
 }
 
-/// How a batch leaves an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccountChange {
-    /// Which account.
-    pub id: AccountId,
-    /// Its number of entries when it was read.
-    pub entry_count_before: i64,
-    /// How it stands after the batch.
-    pub after: Standing,
-}
-
-/// Plans a batch. `accounts` are those of the tasks' users that exist; `recorded` are the decisions of the tasks' orders, read after the accounts were
-/// locked. Without a look at them (none in `recorded`) a plan is only good for writes that fail where an order is decided already.
+/// Plans a batch. `book` has those accounts of the tasks' users that exist, and is left as the batch leaves them; `recorded` are the decisions of the
+/// tasks' orders, read after the accounts were locked. Without a look at them (none in `recorded`) a plan is only good for writes that fail where an order is decided already.
 pub fn plan<'a>(
     tasks: impl IntoIterator<Item = &'a PaymentTask>,
-    accounts: Vec<Account>,
+    book: &mut Book,
     recorded: Vec<Payment>,
     now: Timestamp,
 ) -> Plan {
-    let mut accounts: HashMap<UserId, AccountChange> = accounts.into_iter().map(opened).collect();
     let mut decisions: HashMap<OrderId, Payment> = recorded.into_iter().map(|payment| (payment.order_id, payment)).collect();
     let mut told: HashSet<OrderId> = HashSet::new();
     let mut plan = Plan::default();
@@ -64,7 +49,7 @@ pub fn plan<'a>(
                 payment.clone()
             }
             None => {
-                let payment = plan.decide_one(task, accounts.get_mut(&task.user_id), now);
+                let payment = plan.decide_one(task, book.get_mut(&task.user_id), now);
                 decisions.insert(task.order_id, payment.clone());
                 payment
             }
@@ -74,15 +59,8 @@ pub fn plan<'a>(
         }
     }
 
-    plan.accounts = accounts.into_values().filter(|change| change.after.entry_count != change.entry_count_before).collect();
-    plan.accounts.sort_unstable_by_key(|change| change.id);
+    plan.accounts = book.changes();
     plan
-}
-
-fn opened(account: Account) -> (UserId, AccountChange) {
-    let Account { id, user_id, currency, balance_minor, entry_count, .. } = account;
-    let after = Standing { currency, balance_minor, entry_count };
-    (user_id, AccountChange { id, entry_count_before: entry_count, after })
 }
 
 impl Plan {
@@ -133,9 +111,10 @@ fn debit(account: &AccountChange, task: &PaymentTask, now: Timestamp) -> LedgerE
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use schema::CurrencyCode;
+    use schema::{AccountId, CurrencyCode, UserId};
 
     use super::*;
+    use crate::account::Account;
 
     fn account(user: &str, balance_minor: i64) -> Account {
         Account {
@@ -166,15 +145,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_tasks_overdraws_or_loses_money(tasks in tasks(), cut in 0..80_usize) {
+        fn no_sequence_of_tasks_overdraws_or_loses_money(tasks in tasks(), cut in 0..80_usize, carried_over in any::<bool>()) {
             // The third user has no account.
             let mut accounts = vec![account("user-0", 200), account("user-1", 90)];
             let start = accounts.clone();
             let mut recorded = Vec::new();
             let mut debits: Vec<LedgerEntry> = Vec::new();
             let cut = cut.min(tasks.len());
+            let mut previous = Book::default();
             for batch in [&tasks[..cut], &tasks[cut..]] {
-                let plan = plan(batch, accounts.clone(), recorded.clone(), Timestamp(1));
+                let mut book = Book::default();
+                let mut unknown = accounts.clone();
+                unknown.retain(|account| !carried_over || !book.carry_over(&account.user_id, &previous));
+                book.add(unknown);
+                prop_assert_eq!(&book, &Book::open(accounts.clone()), "what is carried over is as if it were read");
+                let plan = plan(batch, &mut book, recorded.clone(), Timestamp(1));
+                previous = book;
                 let mut orders: Vec<OrderId> = batch.iter().map(|task| task.order_id).collect();
                 orders.sort_unstable();
                 orders.dedup();
@@ -184,7 +170,7 @@ mod tests {
                 prop_assert_eq!(plan.repeated.len() + plan.decided.len(), batch.len());
                 for change in &plan.accounts {
                     let account = accounts.iter_mut().find(|account| account.id == change.id).unwrap();
-                    prop_assert_eq!(account.entry_count, change.entry_count_before);
+                    prop_assert_eq!((account.entry_count, account.balance_minor), (change.before.entry_count, change.before.balance_minor));
                     account.balance_minor = change.after.balance_minor;
                     account.entry_count = change.after.entry_count;
                 }

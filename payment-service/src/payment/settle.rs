@@ -5,11 +5,11 @@
 //! 3. Write set-based and in one round trip: each account once, decisions (insert or nothing), the claims of the message ids in the inbox, one
 //!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is
 //!    no reason to skip a task: it only tells a redelivery from a task that was sent again. What is skipped, and why, was settled by 2.
-//!    Everything is written as it was planned, or nothing is: an account that has another number of entries than the one that was read, or
+//!    Everything is written as it was planned, or nothing is: an account that does not stand as it was read, or
 //!    an order that was decided meanwhile, ends all of it.
 //!
-//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`decide_payments_at_once_batch`]). Recorded decisions are not
-//! looked up then: there are hardly ever any, and the primary key of `payments`, or their number, ends the batch if there is one. Then, and when
+//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`ready_payments_batch`]), or one for accounts that the batch before it
+//! has debited: they are taken as that will leave them, before it is written. Recorded decisions are not looked up then: there are hardly ever any, and the primary key of `payments`, or their number, ends the batch if there is one. Then, and when
 //! somebody else was faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the
 //! accounts, in the order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its
 //! lock, however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
@@ -30,13 +30,13 @@ use database::{
     array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
-use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp};
+use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 
 use super::{
-    Payment, PaymentError,
+    AccountChange, Book, Payment, PaymentError,
     entity::{self, insert_payments_from, payments_batch},
-    plan::{AccountChange, Plan, plan},
+    plan::{Plan, plan},
 };
 use crate::{
     account::{Account, Accounts},
@@ -88,49 +88,71 @@ pub async fn decide_payments_batch(
     if tasks.is_empty() {
         return Ok(Settled::default());
     }
-    let accounts = lock_accounts_batch(tx, tasks).await?;
+    let mut book = Book::open(lock_accounts_batch(tx, tasks).await?);
     let recorded = recorded_batch(tx, tasks).await?;
-    let decided = Decided::new(results_topic, tasks, accounts, recorded, now)?;
-    let written = decided.writes(tx.get_database_backend(), OnConflict::DoNothing).run_in_tx(tx).await?;
+    let decided = Decided::new(results_topic, tasks, &mut book, recorded, now)?;
+    let written = decided.writes(results_topic, tasks, tx.get_database_backend(), OnConflict::DoNothing).run_in_tx(tx).await?;
     Ok(decided.into_settled(&written))
 }
 
-/// PostgreSQL: decides every task in two round trips, without a transaction around them, if none of their orders was decided before.
+/// Tasks that are decided, and ready to be written in one statement.
+pub struct ReadyPayments {
+    decided: Decided,
+    writes: Writes,
+}
+
+/// PostgreSQL: decides every task, as if none of their orders was decided before, and answers how that leaves the accounts. `previous` is that
+/// answer for the batch that is written before this one: accounts that are not in it are read.
 ///
 /// # Errors
 ///
-/// Unless the outcome is unknown nothing was applied. [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
-pub async fn decide_payments_at_once_batch(
+/// [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
+pub async fn ready_payments_batch(
     database: &Database,
     results_topic: &str,
     tasks: &[Task],
+    previous: Option<&Book>,
     now: Timestamp,
-) -> Result<Settled, PaymentError> {
-    if tasks.is_empty() {
-        return Ok(Settled::default());
+) -> Result<(ReadyPayments, Book), PaymentError> {
+    let mut book = Book::default();
+    let mut users: BTreeSet<&UserId> = tasks.iter().map(|task| &task.payment.user_id).collect();
+    users.retain(|user| !previous.is_some_and(|previous| book.carry_over(user, previous)));
+    if !users.is_empty() {
+        book.add(accounts_batch(database.reader(), &users, "").await?);
     }
-    let accounts = accounts_batch(database.reader(), tasks, "").await?;
-    let decided = Decided::new(results_topic, tasks, accounts, Vec::new(), now)?;
+    let decided = Decided::new(results_topic, tasks, &mut book, Vec::new(), now)?;
     if decided.rejected() > 0 {
         return Err(PaymentError::RejectedUnlocked);
     }
     // Where no order stands twice no message does; one that was applied before ends the statement, as its order does.
     let on_conflict = if decided.plan.repeated.is_empty() { OnConflict::Fail } else { OnConflict::DoNothing };
-    let written = decided.writes(database.backend(), on_conflict).run(database, "decide payments").await?;
-    Ok(decided.into_settled(&written))
+    let writes = decided.writes(results_topic, tasks, database.backend(), on_conflict);
+    Ok((ReadyPayments { decided, writes }, book))
+}
+
+impl ReadyPayments {
+    /// Writes everything in one statement, if all accounts are as they were taken for and no order was decided before.
+    ///
+    /// # Errors
+    ///
+    /// Unless the outcome is unknown nothing was applied. [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
+    pub async fn write_batch(self, database: &Database) -> Result<Settled, PaymentError> {
+        let written = self.writes.run(database, "decide payments").await?;
+        Ok(self.decided.into_settled(&written))
+    }
 }
 
 /// Locks the accounts of the tasks' users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks:
 /// a transaction is the only writer.
 async fn lock_accounts_batch(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<Vec<Account>, DbErr> {
     let lock = if tx.get_database_backend() == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
-    accounts_batch(tx, tasks, lock).await
+    accounts_batch(tx, &tasks.iter().map(|task| &task.payment.user_id).collect(), lock).await
 }
 
-/// The accounts of the tasks' users, in the order of their ids.
-async fn accounts_batch(db: &impl ConnectionTrait, tasks: &[Task], lock: &str) -> Result<Vec<Account>, DbErr> {
+/// The accounts of these users, in the order of their ids.
+async fn accounts_batch(db: &impl ConnectionTrait, users: &BTreeSet<&UserId>, lock: &str) -> Result<Vec<Account>, DbErr> {
     let backend = db.get_database_backend();
-    let users: Vec<&str> = tasks.iter().map(|task| task.payment.user_id.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
     let statement = Columns::new(backend, &users).text("user_id", |user| *user).statement(|rows| {
         let columns = columns_of::<Accounts>("a");
         let of_users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
@@ -146,31 +168,29 @@ async fn recorded_batch(db: &impl ConnectionTrait, tasks: &[Task]) -> Result<Vec
 }
 
 /// A batch that is decided, and not written yet.
-struct Decided<'a> {
-    results_topic: &'a str,
-    tasks: &'a [Task],
+struct Decided {
     plan: Plan,
     /// One per order of the batch, as in the plan.
     results: Vec<OutboxRow>,
 }
 
-impl<'a> Decided<'a> {
+impl Decided {
     fn new(
-        results_topic: &'a str,
-        tasks: &'a [Task],
-        accounts: Vec<Account>,
+        results_topic: &str,
+        tasks: &[Task],
+        book: &mut Book,
         recorded: Vec<Payment>,
         now: Timestamp,
     ) -> Result<Self, PaymentError> {
-        let plan = plan(tasks.iter().map(|task| &task.payment), accounts, recorded, now);
+        let plan = plan(tasks.iter().map(|task| &task.payment), book, recorded, now);
         warn_of_conflicts(&plan, tasks);
         let row = |(index, payment): &(usize, Payment)| result_row(results_topic, payment, tasks.get(*index));
         let results = plan.results.iter().map(row).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { results_topic, tasks, plan, results })
+        Ok(Self { plan, results })
     }
 
-    fn writes(&self, backend: DbBackend, on_conflict: OnConflict) -> Writes {
-        let effects = effects(self.tasks, &self.plan, &self.results);
+    fn writes(&self, results_topic: &str, tasks: &[Task], backend: DbBackend, on_conflict: OnConflict) -> Writes {
+        let effects = effects(tasks, &self.plan, &self.results);
         let rows = Columns::new(backend, &effects)
             .uuid("message_id", |effect| effect.task.event_id.0)
             .uuid("order_id", |effect| effect.task.payment.order_id.0);
@@ -184,7 +204,7 @@ impl<'a> Decided<'a> {
         writes.add_exactly(self.plan.accounts.len(), update_accounts(backend, &self.plan.accounts));
         writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks", on_conflict)));
         writes.add_sql(inbox::claim_from(backend, INBOX, "tasks", on_conflict));
-        writes.add_exactly(self.results.len(), outbox::insert_from(backend, OUTBOX, "tasks", self.results_topic));
+        writes.add_exactly(self.results.len(), outbox::insert_from(backend, OUTBOX, "tasks", results_topic));
         writes.add_exactly(self.plan.debits.len(), sql(insert_debits_from("tasks")));
         writes
     }
@@ -201,7 +221,7 @@ impl<'a> Decided<'a> {
             rejected: self.rejected(),
             results: self.results,
             repeated: self.plan.repeated.len(),
-            redelivered: self.tasks.len().saturating_sub(claims),
+            redelivered: (self.plan.decided.len() + self.plan.repeated.len()).saturating_sub(claims),
         }
     }
 }
@@ -231,17 +251,19 @@ fn effects<'a>(tasks: &'a [Task], plan: &'a Plan, results: &'a [OutboxRow]) -> V
     tasks.iter().enumerate().map(effect).collect()
 }
 
-/// Writes each account once, if it still stands as it was read.
+/// Writes each account once, if it stands as it has to. Its number of entries alone would tell whether it has changed since it was read; of what it was
+/// taken for before it was there, only the balance tells whether these were the right entries.
 fn update_accounts(backend: DbBackend, changes: &[AccountChange]) -> Statement {
     let rows = Columns::new(backend, changes)
         .uuid("id", |change| change.id.0)
-        .bigint("entry_count_before", |change| change.entry_count_before)
+        .bigint("entry_count_before", |change| change.before.entry_count)
+        .bigint("balance_minor_before", |change| change.before.balance_minor)
         .bigint("entry_count", |change| change.after.entry_count)
         .bigint("balance_minor", |change| change.after.balance_minor);
     rows.statement(|rows| {
         format!(
             "UPDATE accounts SET balance_minor = r.balance_minor, entry_count = r.entry_count FROM {rows} AS r
-             WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before"
+             WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before AND accounts.balance_minor = r.balance_minor_before"
         )
     })
 }

@@ -10,7 +10,7 @@ use payment_service::{
     account::{Account, Accounts, CreateAccount, TopUp, create_account, top_up_account},
     audit::{AuditReport, audit},
     ledger::{LedgerEntries, LedgerEntry},
-    payment::{PaymentError, Settled, Task, decide_payments_at_once_batch, decide_payments_batch},
+    payment::{PaymentError, Settled, Task, decide_payments_batch, ready_payments_batch},
 };
 use runtime::auth::Identity;
 use schema::{CurrencyCode, EventId, EventSource as _, Money, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
@@ -72,7 +72,8 @@ pub async fn account_with(db: &Database, name: &str, minor: i64) -> Account {
 /// One committed batch, as the consumer does it.
 pub async fn settle(db: &Database, tasks: &[Task]) -> Result<Settled, SettleError> {
     if db.backend() == DbBackend::Postgres {
-        match decide_payments_at_once_batch(db, RESULTS, tasks, Timestamp::now()).await {
+        let at_once = async { ready_payments_batch(db, RESULTS, tasks, None, Timestamp::now()).await?.0.write_batch(db).await };
+        match at_once.await {
             Err(error) if error.needs_locks() => {}
             settled => return Ok(settled?),
         }

@@ -3,15 +3,11 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt as _;
-
-use super::handler::{Handler, HandlerError, panic_message};
+use super::handler::{Handler, HandlerError};
 use super::session::{FirstFailure, Session};
-use super::{BoxError, ConsumerLoop, dead_letter};
+use super::{BoxError, dead_letter};
 use crate::broker::{Batch, BrokerError};
 use crate::message::Delivery;
 
@@ -43,10 +39,9 @@ impl<H: Handler> Session<'_, H> {
         if !batches.iter().all(|batch| self.is_healthy(&batch.source)) {
             return Ok(false);
         }
-        let deliveries: Arc<[Delivery]> = batches.iter().flat_map(|batch| batch.deliveries.iter().cloned()).collect();
-        let all = 0..deliveries.len();
-        match self.wiring.apply_part(deliveries, all).await {
-            Ok(outcome) => self.wiring.tell_committed(outcome).await,
+        let deliveries: Vec<Delivery> = batches.iter().flat_map(|batch| batch.deliveries.iter().cloned()).collect();
+        match self.wiring.apply_part(&deliveries, None, &[]).await {
+            Ok((outcome, _)) => self.wiring.tell_committed(outcome).await,
             Err(error) => {
                 tracing::debug!(%error, partitions = batches.len(), "not applied together; each partition alone");
                 return Ok(false);
@@ -69,12 +64,16 @@ impl<H: Handler> Session<'_, H> {
     /// If the consumer is of no use any more. What was committed and not stored is delivered again.
     pub(super) async fn apply(&mut self, batch: &Batch) -> Result<Applied, BrokerError> {
         self.report_batch(batch);
+        let wiring = self.wiring;
         let mut parts = self.first_parts(batch);
+        let mut ahead = None;
         while let Some(part) = parts.pop() {
-            match self.wiring.apply_part(Arc::clone(&batch.deliveries), part.clone()).await {
-                Ok(outcome) => {
-                    self.wiring.tell_committed(outcome).await;
+            let next = parts.last().map_or(&[][..], |next| &batch.deliveries[next.clone()]);
+            match wiring.apply_part(&batch.deliveries[part.clone()], ahead.take(), next).await {
+                Ok((outcome, next)) => {
+                    wiring.tell_committed(outcome).await;
                     self.applied(batch);
+                    ahead = next;
                 }
                 Err(HandlerError::Transient(error)) => return Ok(Applied::Until { done: part.start, failed: part.len(), error }),
                 Err(HandlerError::Permanent(error)) if part.len() > 1 => {
@@ -115,21 +114,22 @@ impl<H: Handler> Session<'_, H> {
         }
     }
 
-    /// The whole batch, unless that was too much lately. The last part is the first one to be tried.
+    /// As large as a transaction may be, unless that was too much lately. The last part is the first one to be tried.
     fn first_parts(&mut self, batch: &Batch) -> Vec<Range<usize>> {
         let end = batch.deliveries.len();
-        let part_max = self.state(&batch.source).part_max.map_or(end, NonZeroUsize::get);
-        let starts = (0..end).step_by(part_max.max(1));
+        let part_max =
+            self.state(&batch.source).part_max.map_or(self.wiring.options.transaction_deliveries, NonZeroUsize::get).max(1);
+        let starts = (0..end).step_by(part_max);
         starts.rev().map(|start| start..end.min(start.saturating_add(part_max))).collect()
     }
 
     fn applied(&mut self, batch: &Batch) {
         self.dead_letters_in_a_row = 0;
-        let batch_deliveries = self.wiring.options.batch_deliveries;
+        let transaction_deliveries = self.wiring.options.transaction_deliveries;
         let state = self.state(&batch.source);
         state.dead_letters_in_a_row = 0;
         state.first_failure = None;
-        state.try_larger(batch_deliveries);
+        state.try_larger(transaction_deliveries);
     }
 
     /// Publishes one message to the dead-letter topic and waits for the acknowledgement: the partition must not go on
@@ -195,32 +195,6 @@ impl<H: Handler> Session<'_, H> {
             let partition = batch.source.partition.to_string();
             metrics::gauge!("messaging_consumer_lag", "group" => group, "topic" => batch.source.topic.clone(), "partition" => partition)
                 .set(lag as f64);
-        }
-    }
-}
-
-impl<H: Handler> ConsumerLoop<H> {
-    async fn apply_part(&self, deliveries: Arc<[Delivery]>, part: Range<usize>) -> Result<H::Committed, HandlerError> {
-        let at_once = AssertUnwindSafe(self.handler.apply_at_once(&self.db, &deliveries[part.clone()]));
-        let at_once = at_once.catch_unwind().await.unwrap_or_else(|panic| Some(Err(HandlerError::panicked(&*panic))));
-        if let Some(applied) = at_once {
-            return applied;
-        }
-        let handler = Arc::clone(&self.handler);
-        self.db
-            .transaction("consume", move |tx| {
-                Box::pin(async move {
-                    let applying = AssertUnwindSafe(handler.apply_in_tx(tx, &deliveries[part]));
-                    applying.catch_unwind().await.unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))
-                })
-            })
-            .await
-    }
-
-    async fn tell_committed(&self, outcome: H::Committed) {
-        let telling = AssertUnwindSafe(self.handler.committed(outcome));
-        if let Err(panic) = telling.catch_unwind().await {
-            tracing::error!(panic = panic_message(&*panic), "panic after the commit; the batch stays committed");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use async_trait::async_trait;
 use database::{Database, DatabaseError};
+use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseTransaction, DbErr};
 
 use crate::message::{Delivery, MalformedEvent};
@@ -15,29 +16,60 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Applies deliveries.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// What a committed batch leaves to be done: rows for the relay, hints for feeds.
+    /// What deliveries ask for. Dropped once that is committed, or given up.
+    type Read: Send + Sync + 'static;
+
+    /// How a part leaves things, known before it is applied: what the part after it can be made ready on meanwhile. `()` without
+    /// [`Handler::make_ready`], or where nothing depends on what was before.
+    type Outlook: Send + Sync + 'static;
+
+    /// What a committed part leaves to be done: rows for the relay, hints for feeds.
     type Committed: Send + 'static;
 
-    /// Applies every delivery or none: an `Err` rolls the whole transaction back. May be called again with the same
-    /// deliveries, alone or in other company; claims them in an inbox or has another guard. `batch` is never empty; it may
-    /// hold what several partitions had ready, each in its order.
+    /// Reads deliveries, without waiting for anything. `deliveries` is never empty; it may hold what several partitions had ready, each in its order.
+    ///
+    /// # Errors
+    /// [`HandlerError::Permanent`] if one of the deliveries means nothing here: the loop finds out which.
+    fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError>;
+
+    /// Applies everything or nothing: an `Err` rolls the whole transaction back. May be called again with the same deliveries, alone or in other
+    /// company; claims them in an inbox or has another guard.
     ///
     /// # Errors
     /// [`HandlerError::Transient`] to be called again later, [`HandlerError::Permanent`] if one of the deliveries can
     /// never be applied: the loop finds out which.
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<Self::Committed, HandlerError>;
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, read: &Self::Read) -> Result<Self::Committed, HandlerError>;
 
-    /// The same without a transaction around it, where a shorter way leads to the same end: everything is applied, and committed, in one
-    /// statement, or nothing is. `None` when there is no such way here, or not this time: something is not as it was taken for, or a refusal
-    /// would rest on what was read without locks. Nothing is applied then, and [`Handler::apply_in_tx`] is next.
-    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<Self::Committed, HandlerError>> {
-        let _ = (database, batch);
-        None
+    /// Makes the same ready to be done without a transaction around it, where a shorter way leads to the same end. Locks and writes nothing. `None`
+    /// when there is no such way here, or not this time, because a refusal would rest on what was read without locks, for example:
+    /// [`Handler::apply_in_tx`] is next then.
+    ///
+    /// With an `outlook` this is done while the part that has it is being applied, and used only if that part is committed as it was made ready.
+    /// Anybody else may have changed everything by then, as always.
+    ///
+    /// # Errors
+    /// As for [`Handler::apply_in_tx`].
+    async fn make_ready<'a>(
+        &'a self,
+        database: &'a Database,
+        read: &Self::Read,
+        outlook: Option<&Self::Outlook>,
+    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
+        let _ = (database, read, outlook);
+        Ok(None)
     }
 
-    /// After the commit and before the offset is stored. Should only hand things on: it delays the next batch. A panic
-    /// in it is logged and changes nothing, since the batch is committed.
+    /// After the commit and before the offset is stored. Should only hand things on: it delays what comes next. A panic
+    /// in it is logged and changes nothing, since the part is committed.
     async fn committed(&self, outcome: Self::Committed);
+}
+
+/// A part that is ready to be applied, and committed, in one statement.
+pub struct Ready<'a, H: Handler + ?Sized> {
+    /// Applies everything, or nothing: `None` when something is not as it was taken for, and [`Handler::apply_in_tx`] is next.
+    pub apply: BoxFuture<'a, Result<Option<H::Committed>, HandlerError>>,
+    /// How things are then.
+    pub outlook: H::Outlook,
 }
 
 /// Why deliveries were not applied.

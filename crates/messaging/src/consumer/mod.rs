@@ -24,6 +24,7 @@
 mod bisect;
 mod dead_letter;
 mod handler;
+mod part;
 mod session;
 
 use std::sync::Arc;
@@ -39,7 +40,7 @@ use crate::broker::{Broker, BrokerError, Consumer, TopicSpec};
 use crate::gate::Gate;
 
 pub use dead_letter::{DeadLetter, header as dead_letter_header};
-pub use handler::{BoxError, Handler, HandlerError};
+pub use handler::{BoxError, Handler, HandlerError, Ready};
 use session::{End, Session};
 
 /// How a consumer loop behaves.
@@ -51,7 +52,10 @@ pub struct ConsumerOptions {
     pub topics: Vec<TopicSpec>,
     /// Deliveries per transaction at most. Large enough to spread one durable commit over many messages, small enough
     /// for a transaction of some ten milliseconds.
-    pub batch_deliveries: usize,
+    pub transaction_deliveries: usize,
+    /// Transactions per batch at most: what is taken from a partition at once is applied, and stored, part by part, and while the database works on one
+    /// part the next one is made ready. Large enough to keep the database busy, small enough that the other partitions' turn comes soon.
+    pub batch_transactions: usize,
     /// So many dead letters in a row, in one partition or over all, stop the loop.
     pub max_dead_letters_in_a_row: usize,
     /// The first wait after a transient error; it doubles.
@@ -60,8 +64,10 @@ pub struct ConsumerOptions {
     pub retry_max: Duration,
 }
 
-/// Default of [`ConsumerOptions::batch_deliveries`].
-pub const DEFAULT_BATCH_DELIVERIES: usize = 500;
+/// Default of [`ConsumerOptions::transaction_deliveries`].
+pub const DEFAULT_TRANSACTION_DELIVERIES: usize = 500;
+/// Default of [`ConsumerOptions::batch_transactions`]: three of four parts are made ready ahead.
+pub const DEFAULT_BATCH_TRANSACTIONS: usize = 4;
 /// Default of [`ConsumerOptions::max_dead_letters_in_a_row`]: more than a client's bad afternoon, far less than a topic.
 pub const DEFAULT_MAX_DEAD_LETTERS_IN_A_ROW: usize = 20;
 /// Default of [`ConsumerOptions::retry_min`]: a lock timeout's successor should not wait long.
@@ -76,11 +82,17 @@ impl ConsumerOptions {
         Self {
             group: group.into(),
             topics,
-            batch_deliveries: DEFAULT_BATCH_DELIVERIES,
+            transaction_deliveries: DEFAULT_TRANSACTION_DELIVERIES,
+            batch_transactions: DEFAULT_BATCH_TRANSACTIONS,
             max_dead_letters_in_a_row: DEFAULT_MAX_DEAD_LETTERS_IN_A_ROW,
             retry_min: DEFAULT_RETRY_MIN,
             retry_max: DEFAULT_RETRY_MAX,
         }
+    }
+
+    /// What is taken from a partition at once, at most.
+    fn batch_deliveries(&self) -> usize {
+        self.transaction_deliveries.saturating_mul(self.batch_transactions)
     }
 
     /// Growing waits with jitter, for ever. One per partition and one for joining the group.

@@ -37,7 +37,7 @@ pub(super) struct PartitionState {
     backoff: Option<ExponentialBackoff>,
     pub(super) first_failure: Option<FirstFailure>,
     pub(super) dead_letters_in_a_row: usize,
-    /// Deliveries per transaction while smaller ones than whole batches are tried.
+    /// Deliveries per transaction while smaller ones than usual are tried.
     pub(super) part_max: Option<NonZeroUsize>,
 }
 
@@ -47,12 +47,12 @@ impl PartitionState {
         self.part_max = NonZeroUsize::new(failed / 2).or(Some(NonZeroUsize::MIN));
     }
 
-    /// Back to whole batches, step by step.
-    pub(super) fn try_larger(&mut self, batch_deliveries: usize) {
+    /// Back to the bound of a transaction, step by step.
+    pub(super) fn try_larger(&mut self, transaction_deliveries: usize) {
         self.part_max = self
             .part_max
             .map(|part_max| part_max.saturating_mul(NonZeroUsize::MIN.saturating_add(1)))
-            .filter(|part_max| part_max.get() < batch_deliveries);
+            .filter(|part_max| part_max.get() < transaction_deliveries);
     }
 }
 
@@ -120,7 +120,7 @@ impl<'a, H: Handler> Session<'a, H> {
             () = self.shutdown.cancelled() => return Ok(Some(End::Shutdown)),
             () = retry => return self.resume_due().await.map(|()| None),
             () = self.gate.wait_open(), if !self.at_gate.is_empty() => return self.resume_at_gate().await.map(|()| None),
-            batch = self.consumer.next_batch(self.wiring.options.batch_deliveries) => batch?,
+            batch = self.consumer.next_batch(self.wiring.options.batch_deliveries()) => batch?,
         };
         let batches = self.gather(batch).await?;
         self.work(&batches).await
@@ -129,7 +129,7 @@ impl<'a, H: Handler> Session<'a, H> {
     /// What other partitions have ready already, up to a transaction's bound: under load one durable commit then serves all of them, and
     /// nobody waits for it.
     async fn gather(&mut self, first: Batch) -> Result<Vec<Batch>, BrokerError> {
-        let bound = self.wiring.options.batch_deliveries;
+        let bound = self.wiring.options.transaction_deliveries;
         let mut room = bound.saturating_sub(first.deliveries.len());
         let mut batches = vec![first];
         while room > 0 {

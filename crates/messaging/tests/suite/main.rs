@@ -5,6 +5,7 @@
 
 mod consumer;
 mod consumer_failures;
+mod consumer_parts;
 mod embedded;
 mod inbox;
 mod interruptions;

@@ -3,10 +3,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use database::{Database, Writes, array::Columns};
-use messaging::inbox::claim_batch;
+use database::{Database, OnConflict, Writes, array::Columns};
+use messaging::inbox::{claim_batch, claim_from};
 use messaging::{
-    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Delivery, Gate, Handler, HandlerError, Headers, Record, TopicSpec,
+    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Delivery, Gate, Handler, HandlerError, Headers, Ready, Record,
+    TopicSpec,
 };
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement};
 use tokio::sync::{Semaphore, watch};
@@ -18,12 +19,14 @@ use super::INBOX;
 
 /// Claims each event and writes its payload down; some payloads mean trouble.
 ///
-/// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set, `overtaken…` needs a
-/// transaction while [`TestHandler::at_once`] is set.
+/// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set. While [`TestHandler::at_once`]
+/// is set, `locked…` needs a transaction, and that `overtaken…` needs one is found out by trying.
 pub(crate) struct TestHandler {
     pub(crate) stuck: AtomicBool,
-    /// Works without transactions where it can, and claims nothing then.
+    /// Works without transactions where it can.
     pub(crate) at_once: AtomicBool,
+    /// What was made ready then: on which outlook, and how many deliveries.
+    pub(crate) made_ready: Mutex<Vec<(Option<String>, usize)>>,
     pub(crate) panic_after_commit: AtomicBool,
     /// More deliveries than this are a transient error.
     pub(crate) too_many: AtomicUsize,
@@ -44,6 +47,7 @@ impl TestHandler {
         Arc::new(Self {
             stuck: AtomicBool::new(false),
             at_once: AtomicBool::new(false),
+            made_ready: Mutex::default(),
             panic_after_commit: AtomicBool::new(false),
             too_many: AtomicUsize::new(usize::MAX),
             attempts: Mutex::default(),
@@ -55,21 +59,38 @@ impl TestHandler {
     }
 }
 
+/// A delivery, as it is understood.
+pub(crate) struct Received {
+    id: Uuid,
+    partition: i32,
+    payload: String,
+}
+
 #[async_trait]
 impl Handler for TestHandler {
+    type Read = Vec<Received>;
+    /// The last payload of the part.
+    type Outlook = String;
     type Committed = usize;
 
-    async fn apply_in_tx(&self, tx: &DatabaseTransaction, batch: &[Delivery]) -> Result<usize, HandlerError> {
+    fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
+        let received = |delivery: &Delivery| {
+            let payload = String::from_utf8(delivery.payload.to_vec()).unwrap();
+            Ok(Received { id: delivery.event_id()?, partition: delivery.partition, payload })
+        };
+        deliveries.iter().map(received).collect()
+    }
+
+    async fn apply_in_tx(&self, tx: &DatabaseTransaction, received: &Self::Read) -> Result<usize, HandlerError> {
         self.begun.send_modify(|begun| *begun += 1);
         self.permits.acquire().await.unwrap().forget();
-        self.attempts.lock().unwrap().push(batch.len());
-        if batch.len() > self.too_many.load(Ordering::SeqCst) {
+        self.attempts.lock().unwrap().push(received.len());
+        if received.len() > self.too_many.load(Ordering::SeqCst) {
             return Err(HandlerError::transient("took too long"));
         }
-        let ids = batch.iter().map(Delivery::event_id).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<_> = received.iter().map(|received| received.id).collect();
         let mut new = claim_batch(tx, INBOX, &ids).await?;
-        for (delivery, id) in batch.iter().zip(ids) {
-            let payload = String::from_utf8(delivery.payload.to_vec()).unwrap();
+        for Received { id, partition, payload } in received {
             if payload.starts_with("poison") {
                 return Err(HandlerError::permanent(format!("cannot apply {payload}")));
             }
@@ -77,32 +98,62 @@ impl Handler for TestHandler {
             if payload.starts_with("stuck") && self.stuck.load(Ordering::SeqCst) {
                 return Err(HandlerError::transient("the weather"));
             }
-            if new.remove(&id) {
+            if new.remove(id) {
                 let sql = "INSERT INTO applied (source, payload) VALUES ($1, $2)";
-                let values = [delivery.partition.into(), payload.into()];
+                let values = [(*partition).into(), payload.into()];
                 tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), sql, values)).await?;
             }
         }
-        Ok(batch.len())
+        Ok(received.len())
     }
 
-    async fn apply_at_once(&self, database: &Database, batch: &[Delivery]) -> Option<Result<usize, HandlerError>> {
-        let text = |delivery: &Delivery| (delivery.partition, String::from_utf8(delivery.payload.to_vec()).unwrap());
-        let rows: Vec<(i32, String)> = batch.iter().map(text).collect();
-        let any = |word: &str| rows.iter().any(|(_, payload)| payload.starts_with(word));
-        if !self.at_once.load(Ordering::SeqCst) || any("overtaken") {
-            return None;
+    async fn make_ready<'a>(
+        &'a self,
+        database: &'a Database,
+        received: &Self::Read,
+        outlook: Option<&String>,
+    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
+        let any = |word: &str| received.iter().any(|received| received.payload.starts_with(word));
+        if !self.at_once.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        self.made_ready.lock().unwrap().push((outlook.cloned(), received.len()));
+        if any("locked") {
+            return Ok(None);
         }
         if any("poison") {
-            return Some(Err(HandlerError::permanent("cannot apply at once")));
+            return Err(HandlerError::permanent("cannot apply at once"));
         }
         assert!(!any("panic"), "told to panic at once");
-        let given = Columns::new(database.backend(), &rows).int("source", |row| row.0).text("payload", |row| row.1.as_str());
+        let (overtaken, stuck) = (any("overtaken"), any("stuck"));
+
+        let given = Columns::new(database.backend(), received)
+            .uuid("message_id", |received| received.id)
+            .int("source", |received| received.partition)
+            .text("payload", |received| received.payload.as_str());
         let mut writes = Writes::over("given", given);
+        writes.add_exactly(
+            received.len(),
+            Statement::from_string(database.backend(), claim_from(database.backend(), INBOX, "given", OnConflict::DoNothing)),
+        );
         writes.add_sql(
             "INSERT INTO applied (source, payload) SELECT source, payload FROM given WHERE true ORDER BY ord".to_owned(),
         );
-        Some(writes.run(database, "at once").await.map(|_| batch.len()).map_err(HandlerError::from))
+        let count = received.len();
+        let apply = async move {
+            if overtaken {
+                return Ok(None);
+            }
+            if stuck && self.stuck.load(Ordering::SeqCst) {
+                return Err(HandlerError::transient("the weather at once"));
+            }
+            match writes.run(database, "at once").await {
+                Err(error) if error.is_overtaken() => Ok(None),
+                written => Ok(Some(written.map(|_| count)?)),
+            }
+        };
+        let outlook = received.last().map(|received| received.payload.clone()).unwrap_or_default();
+        Ok(Some(Ready { apply: Box::pin(apply), outlook }))
     }
 
     async fn committed(&self, deliveries: usize) {
@@ -155,7 +206,8 @@ pub(crate) fn run_loop_of(
     topic: &str,
 ) -> RunningLoop {
     let options = ConsumerOptions {
-        batch_deliveries: 200,
+        transaction_deliveries: 200,
+        batch_transactions: 4,
         max_dead_letters_in_a_row: 5,
         retry_min: Duration::from_millis(5),
         retry_max: Duration::from_millis(50),

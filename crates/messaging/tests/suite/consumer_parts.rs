@@ -1,0 +1,157 @@
+//! The consumer loop when a partition has more than a transaction takes: part by part, and the next part is made ready meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use database::testing::on_both;
+
+use crate::consumer::{broker, dead_letters, nothing_left, publish};
+use crate::support::{TestBroker, TestHandler, TestMigrator, applied, count, event, eventually, new_log, run_loop};
+
+/// Four parts, the last one smaller.
+const MESSAGES: usize = 700;
+
+/// A backlog of one partition. Some of its messages say something else than their number.
+async fn publish_backlog(broker: &TestBroker, others: &[(usize, &str)]) -> Vec<String> {
+    let mut payloads: Vec<_> = (0..MESSAGES).map(|n| n.to_string()).collect();
+    for (n, other) in others {
+        payloads[*n] = (*other).to_owned();
+    }
+    publish(broker, &payloads.iter().map(|payload| event("tasks", "key", payload)).collect::<Vec<_>>()).await;
+    payloads
+}
+
+fn at_once() -> Arc<TestHandler> {
+    let handler = TestHandler::new();
+    handler.at_once.store(true, Ordering::SeqCst);
+    handler
+}
+
+/// What was made ready: on the outlook of which part, given by its last message, and how many deliveries.
+fn made_ready(handler: &TestHandler) -> Vec<(Option<String>, usize)> {
+    std::mem::take(&mut *handler.made_ready.lock().unwrap())
+}
+
+fn on(outlook: &str, deliveries: usize) -> (Option<String>, usize) {
+    (Some(outlook.to_owned()), deliveries)
+}
+
+on_both!(TestMigrator;
+    async fn each_part_is_made_ready_on_what_the_part_before_it_leaves(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[]).await;
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all are told", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(made_ready(&handler), [(None, 200), on("199", 200), on("399", 200), on("599", 100)]);
+        assert_eq!(*handler.begun.borrow(), 0, "no transaction was begun");
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads, "each once, in order");
+        assert!(nothing_left(&broker).await);
+    }
+
+    async fn only_the_part_that_was_overtaken_needs_a_transaction(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[(250, "overtaken")]).await;
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all are told", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(*handler.attempts.lock().unwrap(), [200]);
+        let anew = (None, 200);
+        assert_eq!(
+            made_ready(&handler),
+            [(None, 200), on("199", 200), on("399", 200), anew, on("599", 100)],
+            "what was made ready on what did not happen is thrown away"
+        );
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads);
+        assert!(nothing_left(&broker).await);
+    }
+
+    async fn a_part_that_was_seen_to_need_a_transaction_is_not_made_ready_again(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[(250, "locked")]).await;
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all are told", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(*handler.attempts.lock().unwrap(), [200]);
+        assert_eq!(made_ready(&handler), [(None, 200), on("199", 200), (None, 200), on("599", 100)]);
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads);
+    }
+
+    async fn poison_and_panics_in_later_parts_cost_one_message_each(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let mut payloads = publish_backlog(&broker, &[(417, "poison"), (650, "panic")]).await;
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("the others are told", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES - 2 }).await;
+        let letters = dead_letters(&broker, 2).await;
+        running.stop().await;
+        assert_eq!(letters.iter().map(|(_, letter)| letter.offset).collect::<Vec<_>>(), [417, 650]);
+        payloads.retain(|payload| payload.parse::<usize>().is_ok());
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads, "each once, in order");
+        assert!(nothing_left(&broker).await);
+    }
+
+    async fn what_was_made_ready_behind_a_part_that_failed_is_made_ready_again(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[(250, "stuck")]).await;
+        let handler = at_once();
+        handler.stuck.store(true, Ordering::SeqCst);
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("it was tried again", || async { handler.made_ready.lock().unwrap().len() > 3 }).await;
+        assert_eq!(count(db, "applied").await, 200, "nothing behind it is applied");
+        assert_eq!(handler.committed.load(Ordering::SeqCst), 200, "the part before it is told");
+        handler.stuck.store(false, Ordering::SeqCst);
+        eventually("all are told", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(made_ready(&handler)[3].0, None, "not on the outlook of a part that may not be there");
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads, "each once, in order");
+        assert!(nothing_left(&broker).await);
+    }
+
+    async fn death_after_the_commit_of_a_part_applies_nothing_twice(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[]).await;
+        let dying = at_once();
+        dying.hang_after_commit.store(true, Ordering::SeqCst);
+        let running = run_loop(db, Arc::new(broker.clone()), &dying);
+        eventually("the first part is committed", || async { count(db, "applied").await == 200 }).await;
+        running.task.abort();
+        let _ = running.task.await;
+
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all came (again)", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads, "each once, in order");
+        assert_eq!(*handler.attempts.lock().unwrap(), [200], "only the part that had been applied was looked at closely");
+    }
+
+    async fn a_partition_taken_away_between_two_parts_leaves_the_rest_to_whoever_has_it(db: &TestDatabase) {
+        let log = new_log().await;
+        let broker = broker(&log).await;
+        let payloads = publish_backlog(&broker, &[]).await;
+        broker.faults.lost.store(true, Ordering::SeqCst);
+        let losing = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &losing);
+        eventually("the first part is told", || async { losing.committed.load(Ordering::SeqCst) == 200 }).await;
+        running.stop().await;
+        assert_eq!(count(db, "applied").await, 200);
+
+        broker.faults.lost.store(false, Ordering::SeqCst);
+        let handler = at_once();
+        let running = run_loop(db, Arc::new(broker.clone()), &handler);
+        eventually("all came (again)", || async { handler.committed.load(Ordering::SeqCst) == MESSAGES }).await;
+        running.stop().await;
+        assert_eq!(applied(db).await.into_iter().map(|(_, payload)| payload).collect::<Vec<_>>(), payloads, "each once, in order");
+        assert!(nothing_left(&broker).await);
+    }
+);
