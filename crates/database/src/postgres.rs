@@ -30,6 +30,10 @@ const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// How long a ping may take before its connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Connections of a worker beyond those that it uses at once. The pool pings a connection that comes back, without a bound, and when the network is cut
+/// just then the connection keeps its place for as long as TCP retransmits, a quarter of an hour: with a single place a worker would have none.
+const SPARE_CONNECTIONS: u32 = 1;
+
 /// An idle connection is pinged before use only if it rested for so long; until then the ping on
 /// its return to the pool is proof enough, and no round trip is spent.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
@@ -107,12 +111,13 @@ pub(crate) async fn open(
     })
 }
 
-/// A worker's own pools, which open their connections when they are needed.
+/// A worker's own pools, which open their connections when they are needed. The spare one also serves a statement that comes before the last one's
+/// connection is back.
 pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, writing: u32) -> PostgresPools {
     let session = session_options(url, options);
     PostgresPools {
-        reader: pool(1, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
-        writer: pool(writing, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
+        reader: pool(1 + SPARE_CONNECTIONS, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
+        writer: pool(writing + SPARE_CONNECTIONS, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
     }
 }
 
@@ -175,10 +180,9 @@ fn pool(connections: u32, ping_after_idle: Duration, options: &ConnectOptions, s
                 Ok(true)
             })
         })
-        // The pool pings a connection that comes back, without a bound: on a cut network that
-        // would keep the connection's place for as long as TCP retransmits. Who was not answered
-        // has raised the suspicion before the connection comes back; without it, the answer came a
-        // moment ago.
+        // The pool pings a connection that comes back, without a bound. Who was not answered has raised
+        // the suspicion before the connection comes back, and that ping is not reached. Without the
+        // suspicion the answer came a moment ago; see `SPARE_CONNECTIONS` for a cut within this moment.
         .after_release(move |connection, _| {
             let suspected = suspicion_on_release.is_raised();
             Box::pin(async move {

@@ -85,23 +85,39 @@ async fn a_connection_lost_before_the_answer_to_commit_leaves_the_outcome_unknow
     assert!(error.is_outcome_unknown() && error.is_transient(), "{error:?}");
 }
 
+/// Cuts the network when the last answer is still to come: the connection that it comes on is pinged when it is given back, and the ping gets no answer.
+async fn cut_during_a_ping(db: &Database, replica: &Database, network: &Network) {
+    let mut writes = Writes::new(DbBackend::Postgres);
+    writes.add_sql("INSERT INTO entries SELECT 1, 1 FROM pg_sleep(0.2)".to_owned());
+    let running = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let cut = async {
+        let running = || db.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, running));
+        while running().await.unwrap().is_none() {}
+        network.cut_requests();
+    };
+    let (written, ()) = tokio::join!(writes.run(replica, "slow"), cut);
+    written.unwrap();
+    network.cut();
+}
+
+fn impatient() -> ConnectOptions {
+    ConnectOptions {
+        acquire_timeout: Duration::from_millis(500),
+        statement_timeout: Duration::from_millis(500),
+        transaction_timeout: Duration::from_secs(2),
+        // One more than is needed at once.
+        write_connections: 3,
+        read_connections: 2,
+        ..testing::options()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_network_is_noticed_in_bounded_time_and_heals() {
     let Some(db) = testing::postgres::<Migrator>().await else { return };
     let network = Network::before(address_of(&db)).await;
-    let options = ConnectOptions {
-        acquire_timeout: Duration::from_millis(500),
-        statement_timeout: Duration::from_millis(500),
-        transaction_timeout: Duration::from_secs(2),
-        write_connections: 2,
-        read_connections: 2,
-        ..testing::options()
-    };
-    let replica = connect_through(&db, &network, &options).await;
-    insert_in_transaction(&replica, 1).await.unwrap();
-    assert_eq!(count(&replica).await, 1);
-
-    network.cut();
+    let replica = connect_through(&db, &network, &impatient()).await;
+    cut_during_a_ping(&db, &replica, &network).await;
     let started = Instant::now();
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     let (read, write) = tokio::join!(replica.reader().query_one_raw(statement), insert_in_transaction(&replica, 2));
@@ -110,7 +126,7 @@ async fn a_cut_network_is_noticed_in_bounded_time_and_heals() {
     assert!(error.is_transient(), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 
-    // The places of the silent connections become free: the pools work again, not only in part.
+    // The places of the silent connections become free, but for the one in its ping: two transactions fit in.
     network.heal();
     let healed = async {
         loop {
@@ -131,6 +147,19 @@ async fn a_cut_network_is_noticed_in_bounded_time_and_heals() {
             }
         }
     };
+    tokio::time::timeout(PATIENCE, healed).await.unwrap();
+}
+
+/// It would wait for as long as TCP tries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_cut_during_a_ping_takes_no_worker_its_only_connection() {
+    let Some(db) = testing::postgres::<Migrator>().await else { return };
+    let network = Network::before(address_of(&db)).await;
+    let worker = connect_through(&db, &network, &impatient()).await.for_worker(1);
+    cut_during_a_ping(&db, &worker, &network).await;
+    assert!(insert_in_transaction(&worker, 2).await.unwrap_err().is_transient());
+    network.heal();
+    let healed = async { while insert_in_transaction(&worker, 2).await.is_err() {} };
     tokio::time::timeout(PATIENCE, healed).await.unwrap();
 }
 

@@ -63,11 +63,11 @@ pub async fn count(db: &Database) -> i64 {
     row.try_get_by_index(0).unwrap()
 }
 
-/// Stands between a client and the server, and can go silent in both directions without closing
-/// anything: what a cut network looks like.
+/// Stands between a client and the server, and can go silent, in one direction or both, without closing anything: what a cut network looks like.
 pub struct Network {
     pub address: SocketAddr,
-    silent: Arc<watch::Sender<bool>>,
+    to_server: Arc<watch::Sender<bool>>,
+    to_client: Arc<watch::Sender<bool>>,
 }
 
 impl Network {
@@ -78,31 +78,39 @@ impl Network {
 
     pub fn on(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
-        let silent = Arc::new(watch::Sender::new(false));
-        let switch = silent.clone();
+        let silent = || Arc::new(watch::Sender::new(false));
+        let network = Self { address, to_server: silent(), to_client: silent() };
+        let (silent_to_server, silent_to_client) = (network.to_server.clone(), network.to_client.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let switch = switch.clone();
+                let (silent_to_server, silent_to_client) = (silent_to_server.clone(), silent_to_client.clone());
                 tokio::spawn(async move {
                     // A connection made while the network is cut waits as well.
-                    switch.subscribe().wait_for(|silent| !silent).await.unwrap();
+                    silent_to_server.subscribe().wait_for(|silent| !silent).await.unwrap();
                     let Ok(server) = TcpStream::connect(server).await else { return };
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
-                    tokio::spawn(forward(from_client, to_server, switch.subscribe()));
-                    forward(from_server, to_client, switch.subscribe()).await;
+                    tokio::spawn(forward(from_client, to_server, silent_to_server.subscribe()));
+                    forward(from_server, to_client, silent_to_client.subscribe()).await;
                 });
             }
         });
-        Self { address, silent }
+        network
     }
 
     pub fn cut(&self) {
-        self.silent.send_replace(true);
+        self.cut_requests();
+        self.to_client.send_replace(true);
+    }
+
+    /// What the server has been asked for is answered, and nothing else.
+    pub fn cut_requests(&self) {
+        self.to_server.send_replace(true);
     }
 
     pub fn heal(&self) {
-        self.silent.send_replace(false);
+        self.to_server.send_replace(false);
+        self.to_client.send_replace(false);
     }
 }
 
