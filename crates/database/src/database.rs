@@ -96,7 +96,7 @@ impl Database {
 
     /// The same database for a worker that runs one transaction after the other: on PostgreSQL with connections of its own, so many for
     /// writing at once, one for reading, and a spare one of both. So it never waits behind requests, and the server's processes that work for it are always the same
-    /// ones, whose caches know its tables and plans; a shared pool takes its connections in turn. Close the database that it comes from,
+    /// two or three, whose caches know its tables and plans; a shared pool takes its connections in turn. Close the database that it comes from,
     /// not the worker's. On SQLite, which has one writer, nothing is different.
     #[must_use]
     pub fn for_worker(&self, connections: u32) -> Self {

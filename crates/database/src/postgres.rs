@@ -31,7 +31,8 @@ const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections of a worker beyond those that it uses at once. The pool pings a connection that comes back, without a bound, and when the network is cut
-/// just then the connection keeps its place for as long as TCP retransmits, a quarter of an hour: with a single place a worker would have none.
+/// just then the connection keeps its place for as long as TCP retransmits, a quarter of an hour: with a single place a worker would have none. That it meets
+/// another ping before the first connection is given up is left to happen.
 const SPARE_CONNECTIONS: u32 = 1;
 
 /// An idle connection is pinged before use only if it rested for so long; until then the ping on

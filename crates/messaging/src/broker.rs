@@ -81,8 +81,8 @@ impl std::fmt::Display for TopicPartition {
 pub struct Batch {
     /// Where they are from.
     pub source: TopicPartition,
-    /// In the order of the partition. Shared, because a transaction outlives a caller that goes away.
-    pub deliveries: Arc<[Delivery]>,
+    /// In the order of the partition.
+    pub deliveries: Vec<Delivery>,
     /// Which assignment of the partition to this consumer they belong to; only the consumer that made it reads it.
     pub assignment: u64,
     /// The offset after the partition's last record, if the consumer knows it without asking: for the lag.

@@ -15,6 +15,8 @@ use crate::message::Delivery;
 pub(super) enum Applied {
     /// Every delivery is applied or put away, and stored.
     All,
+    /// The first `done` are, which is enough for one turn of the partition.
+    Enough { done: usize },
     /// The first `done` are; the next `failed`, tried together, have to be tried again.
     Until { done: usize, failed: usize, error: BoxError },
     /// The partition is somebody else's now: so is the rest of the batch.
@@ -40,15 +42,13 @@ impl<H: Handler> Session<'_, H> {
             return Ok(false);
         }
         let deliveries: Vec<Delivery> = batches.iter().flat_map(|batch| batch.deliveries.iter().cloned()).collect();
-        match self.wiring.apply_part(&deliveries, None, &[]).await {
-            Ok((outcome, _)) => self.wiring.tell_committed(outcome).await,
-            Err(error) => {
-                tracing::debug!(%error, partitions = batches.len(), "not applied together; each partition alone");
-                return Ok(false);
-            }
+        if let Err(error) = self.wiring.apply_part(&deliveries, None, &[]).await {
+            tracing::debug!(%error, partitions = batches.len(), "not applied together; each partition alone");
+            return Ok(false);
         }
+        self.report_transaction(deliveries.len());
         for batch in batches {
-            self.report_batch(batch);
+            self.report_lag(batch);
             self.applied(batch);
             if !self.store(batch, batch.deliveries.len()).await? {
                 self.partitions.remove(&batch.source);
@@ -57,21 +57,24 @@ impl<H: Handler> Session<'_, H> {
         Ok(true)
     }
 
-    /// Parts are taken in the order of the partition, and each is stored before the next one is tried. The stack holds
+    /// Parts are taken in the order of the partition, and each is stored before the next one is sent. The stack holds
     /// at most one part per halving besides those that the batch was cut into at first.
     ///
     /// # Errors
     /// If the consumer is of no use any more. What was committed and not stored is delivered again.
     pub(super) async fn apply(&mut self, batch: &Batch) -> Result<Applied, BrokerError> {
-        self.report_batch(batch);
+        self.report_lag(batch);
         let wiring = self.wiring;
-        let mut parts = self.first_parts(batch);
+        let (mut parts, end) = self.first_parts(batch);
         let mut ahead = None;
         while let Some(part) = parts.pop() {
+            if part.start > 0 && self.shutdown.is_cancelled() {
+                return Ok(Applied::Enough { done: part.start });
+            }
             let next = parts.last().map_or(&[][..], |next| &batch.deliveries[next.clone()]);
             match wiring.apply_part(&batch.deliveries[part.clone()], ahead.take(), next).await {
-                Ok((outcome, next)) => {
-                    wiring.tell_committed(outcome).await;
+                Ok(next) => {
+                    self.report_transaction(part.len());
                     self.applied(batch);
                     ahead = next;
                 }
@@ -96,7 +99,7 @@ impl<H: Handler> Session<'_, H> {
                 return Ok(Applied::Stop(reason));
             }
         }
-        Ok(Applied::All)
+        Ok(if end < batch.deliveries.len() { Applied::Enough { done: end } } else { Applied::All })
     }
 
     /// Stores that the first `done` deliveries are done; `false` when the partition is somebody else's now, and what is left of the batch too.
@@ -114,22 +117,23 @@ impl<H: Handler> Session<'_, H> {
         }
     }
 
-    /// As large as a transaction may be, unless that was too much lately. The last part is the first one to be tried.
-    fn first_parts(&mut self, batch: &Batch) -> Vec<Range<usize>> {
-        let end = batch.deliveries.len();
-        let part_max =
-            self.state(&batch.source).part_max.map_or(self.wiring.options.transaction_deliveries, NonZeroUsize::get).max(1);
+    /// Each as large as a transaction may be, unless that was too much lately; as many as may be taken in one turn, and where they end. The last part is
+    /// the first one to be tried.
+    fn first_parts(&mut self, batch: &Batch) -> (Vec<Range<usize>>, usize) {
+        let options = &self.wiring.options;
+        let (usual, at_most) = (options.transaction_deliveries, options.batch_transactions.max(1));
+        let part_max = self.state(&batch.source).part_max.map_or(usual, NonZeroUsize::get).max(1);
+        let end = batch.deliveries.len().min(part_max.saturating_mul(at_most));
         let starts = (0..end).step_by(part_max);
-        starts.rev().map(|start| start..end.min(start.saturating_add(part_max))).collect()
+        (starts.rev().map(|start| start..end.min(start.saturating_add(part_max))).collect(), end)
     }
 
     fn applied(&mut self, batch: &Batch) {
         self.dead_letters_in_a_row = 0;
-        let transaction_deliveries = self.wiring.options.transaction_deliveries;
         let state = self.state(&batch.source);
         state.dead_letters_in_a_row = 0;
         state.first_failure = None;
-        state.try_larger(transaction_deliveries);
+        state.backoff = None;
     }
 
     /// Publishes one message to the dead-letter topic and waits for the acknowledgement: the partition must not go on
@@ -185,11 +189,15 @@ impl<H: Handler> Session<'_, H> {
         })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "sizes and lags far below 2^52")]
-    fn report_batch(&self, batch: &Batch) {
+    #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
+    fn report_transaction(&self, deliveries: usize) {
         let group = self.wiring.options.group.clone();
-        metrics::histogram!("messaging_consumer_batch_deliveries", "group" => group.clone())
-            .record(batch.deliveries.len() as f64);
+        metrics::histogram!("messaging_consumer_batch_deliveries", "group" => group).record(deliveries as f64);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "lags far below 2^52")]
+    fn report_lag(&self, batch: &Batch) {
+        let group = self.wiring.options.group.clone();
         if let (Some(end), Some(last)) = (batch.end_offset, batch.deliveries.last()) {
             let lag = (end - last.offset - 1).max(0);
             let partition = batch.source.partition.to_string();

@@ -16,7 +16,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Applies deliveries.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// What deliveries ask for. Dropped once that is committed, or given up.
+    /// What deliveries ask for. Dropped once that is committed, or given up; kept meanwhile, for a part that is made ready ahead also while the part before it
+    /// is applied.
     type Read: Send + Sync + 'static;
 
     /// How a part leaves things, known before it is applied: what the part after it can be made ready on meanwhile. `()` without

@@ -1,6 +1,9 @@
 //! The consumer loop: what one or several partitions have ready → one transaction → commit → [`Handler::committed`] →
 //! offsets stored. In this order, so a crash anywhere delivers again and never loses; the handler makes redelivery
-//! harmless (see [`crate::inbox`]). The transaction may be a single statement ([`Handler::apply_at_once`]).
+//! harmless (see [`crate::inbox`]). The transaction may be a single statement ([`Handler::make_ready`]).
+//!
+//! What one partition has beyond a transaction is a batch of several parts. Each goes this way, one after the other, and while the database works on
+//! one the next one is made ready. A turn of a partition is a few transactions; what is left of its batch is handed back.
 //!
 //! What can go wrong, and what happens then:
 //!
@@ -16,7 +19,7 @@
 //!   broken. The loop leaves the group and waits for [`ConsumerHandle::resume`] (or a restart), with [`ConsumerStatus::Stopped`] for readiness to report.
 //!
 //! The loop never keeps a batch while it polls, so a partition taken away by a rebalance needs no further care: the
-//! batch in hand is finished before the next poll, and a batch waiting for its retry is in the broker, not here.
+//! batch in hand is finished, or handed back, before the next poll, and a batch waiting for its retry is in the broker, not here.
 //!
 //! Deliberately absent: a time limit around a handler. The database's own timeouts bound it, and giving up on a
 //! transaction that may yet commit would only hide its outcome.
@@ -53,8 +56,8 @@ pub struct ConsumerOptions {
     /// Deliveries per transaction at most. Large enough to spread one durable commit over many messages, small enough
     /// for a transaction of some ten milliseconds.
     pub transaction_deliveries: usize,
-    /// Transactions per batch at most: what is taken from a partition at once is applied, and stored, part by part, and while the database works on one
-    /// part the next one is made ready. Large enough to keep the database busy, small enough that the other partitions' turn comes soon.
+    /// Transactions in one turn of a partition at most, but for what has to be bisected: what is taken from it at once is applied, and stored, part by part, and
+    /// while the database works on one part the next one is made ready. Large enough to keep the database busy, small enough that other partitions' turn comes soon.
     pub batch_transactions: usize,
     /// So many dead letters in a row, in one partition or over all, stop the loop.
     pub max_dead_letters_in_a_row: usize,
@@ -173,7 +176,7 @@ impl<H: Handler> ConsumerLoop<H> {
         Self { db, broker, handler, options }
     }
 
-    /// Starts it on a task. On `shutdown` the batch in hand is finished and its offset stored, then the task ends.
+    /// Starts it on a task. On `shutdown` the part in hand is finished and its offset stored, then the task ends.
     /// `gate` holds it between two batches.
     pub fn start(self, shutdown: CancellationToken, gate: Gate) -> (ConsumerHandle, JoinHandle<()>) {
         let status = watch::Sender::new(ConsumerStatus::Starting { waiting_for: None });

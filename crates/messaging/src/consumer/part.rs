@@ -17,29 +17,71 @@ pub(super) struct Ahead<'a, H: Handler> {
 }
 
 impl<H: Handler> ConsumerLoop<H> {
-    /// Applies a part, which may be `ahead` already: in one statement if that is possible, and else in a transaction. In one statement, `next` (none if it
-    /// is empty) is made ready meanwhile.
+    /// Applies a part, which may be `ahead` already, in one statement if that is possible, else in a transaction; and tells the handler. In the former
+    /// case `next` (none if it is empty) is made ready meanwhile, and answered.
+    ///
+    /// # Errors
+    /// If nothing is applied, or nobody knows. What was made ready meanwhile is gone.
     pub(super) async fn apply_part<'a>(
         &'a self,
         part: &[Delivery],
         ahead: Option<Ahead<'a, H>>,
         next: &[Delivery],
-    ) -> Result<(H::Committed, Option<Ahead<'a, H>>), HandlerError> {
-        let (read, ready) = match ahead {
-            Some(Ahead { read, ready }) => (read, ready),
-            None => {
-                let read = self.read(part)?;
-                let ready = self.make_ready(&read, None).await?;
-                (read, ready)
-            }
+    ) -> Result<Option<Ahead<'a, H>>, HandlerError> {
+        let Ahead { read, ready } = match ahead {
+            Some(ahead) => ahead,
+            None => self.look(part, None).await?,
         };
-        if let Some(Ready { apply, outlook }) = ready {
-            let (applied, ahead) = tokio::join!(caught(apply), self.look_ahead(next, &outlook));
-            if let Some(committed) = applied? {
-                return Ok((committed, ahead));
-            }
+        let Some(Ready { apply, outlook }) = ready else {
+            return self.apply_in_transaction(read).await.map(|()| None);
+        };
+        let applying = self.apply_at_once(read, apply);
+        let looking = self.look_ahead(next, &outlook);
+        tokio::pin!(applying, looking);
+        let (needs_transaction, ahead) = tokio::select! {
+            biased;
+            applied = &mut applying => match applied? {
+                Some(read) => (Some(read), None),
+                None => (None, looking.await),
+            },
+            ahead = &mut looking => (applying.await?, ahead),
+        };
+        match needs_transaction {
+            Some(read) => self.apply_in_transaction(read).await.map(|()| None),
+            None => Ok(ahead),
         }
-        Ok((self.apply_in_transaction(read).await?, None))
+    }
+
+    /// What was read, if that needs a transaction.
+    async fn apply_at_once(
+        &self,
+        read: Arc<H::Read>,
+        apply: impl Future<Output = Result<Option<H::Committed>, HandlerError>>,
+    ) -> Result<Option<Arc<H::Read>>, HandlerError> {
+        let Some(committed) = caught(apply).await? else { return Ok(Some(read)) };
+        drop(read);
+        self.tell_committed(committed).await;
+        Ok(None)
+    }
+
+    async fn apply_in_transaction(&self, read: Arc<H::Read>) -> Result<(), HandlerError> {
+        // Kept until the commit, which comes after the work.
+        let kept = Arc::clone(&read);
+        let handler = Arc::clone(&self.handler);
+        let committed = self
+            .db
+            .transaction("consume", move |tx| Box::pin(async move { caught(handler.apply_in_tx(tx, &read)).await }))
+            .await?;
+        drop(kept);
+        self.tell_committed(committed).await;
+        Ok(())
+    }
+
+    async fn tell_committed(&self, outcome: H::Committed) {
+        let telling = AssertUnwindSafe(self.handler.committed(outcome));
+        if let Err(panic) = telling.catch_unwind().await {
+            tracing::error!(panic = panic_message(&*panic), "panic after the commit; the part stays committed");
+        }
     }
 
     /// `None` also after an error: it is found again when the part's turn comes.
@@ -49,30 +91,14 @@ impl<H: Handler> ConsumerLoop<H> {
         }
         // A task that was spawned to send the statement runs in this thread next, and nobody takes it away.
         tokio::task::yield_now().await;
-        let read = self.read(next).ok()?;
-        let ready = self.make_ready(&read, Some(outlook)).await.ok()?;
-        Some(Ahead { read, ready })
+        self.look(next, Some(outlook)).await.ok()
     }
 
-    fn read(&self, part: &[Delivery]) -> Result<Arc<H::Read>, HandlerError> {
+    async fn look(&self, part: &[Delivery], outlook: Option<&H::Outlook>) -> Result<Ahead<'_, H>, HandlerError> {
         let reading = AssertUnwindSafe(|| self.handler.read(part));
-        std::panic::catch_unwind(reading).unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic))).map(Arc::new)
-    }
-
-    async fn make_ready(&self, read: &H::Read, outlook: Option<&H::Outlook>) -> Result<Option<Ready<'_, H>>, HandlerError> {
-        caught(self.handler.make_ready(&self.db, read, outlook)).await
-    }
-
-    async fn apply_in_transaction(&self, read: Arc<H::Read>) -> Result<H::Committed, HandlerError> {
-        let handler = Arc::clone(&self.handler);
-        self.db.transaction("consume", move |tx| Box::pin(async move { caught(handler.apply_in_tx(tx, &read)).await })).await
-    }
-
-    pub(super) async fn tell_committed(&self, outcome: H::Committed) {
-        let telling = AssertUnwindSafe(self.handler.committed(outcome));
-        if let Err(panic) = telling.catch_unwind().await {
-            tracing::error!(panic = panic_message(&*panic), "panic after the commit; the part stays committed");
-        }
+        let read = std::panic::catch_unwind(reading).unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))?;
+        let ready = caught(self.handler.make_ready(&self.db, &read, outlook)).await?;
+        Ok(Ahead { read: Arc::new(read), ready })
     }
 }
 

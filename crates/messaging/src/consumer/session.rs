@@ -33,8 +33,8 @@ pub(super) struct FirstFailure {
 pub(super) struct PartitionState {
     /// Set while the partition waits for its next try.
     due: Option<Instant>,
-    /// Continues from try to try; gone after a batch that went well.
-    backoff: Option<ExponentialBackoff>,
+    /// Continues from try to try; gone after a part that went well.
+    pub(super) backoff: Option<ExponentialBackoff>,
     pub(super) first_failure: Option<FirstFailure>,
     pub(super) dead_letters_in_a_row: usize,
     /// Deliveries per transaction while smaller ones than usual are tried.
@@ -48,7 +48,7 @@ impl PartitionState {
     }
 
     /// Back to the bound of a transaction, step by step.
-    pub(super) fn try_larger(&mut self, transaction_deliveries: usize) {
+    fn try_larger(&mut self, transaction_deliveries: usize) {
         self.part_max = self
             .part_max
             .map(|part_max| part_max.saturating_mul(NonZeroUsize::MIN.saturating_add(1)))
@@ -59,7 +59,7 @@ impl PartitionState {
 pub(super) struct Session<'a, H> {
     pub(super) wiring: &'a ConsumerLoop<H>,
     pub(super) consumer: Box<dyn Consumer>,
-    shutdown: &'a CancellationToken,
+    pub(super) shutdown: &'a CancellationToken,
     gate: &'a Gate,
     pub(super) partitions: HashMap<TopicPartition, PartitionState>,
     /// Partitions that had something while the gate was closed.
@@ -168,10 +168,11 @@ impl<'a, H: Handler> Session<'a, H> {
 
     async fn work_alone(&mut self, batch: &Batch) -> Result<Option<End>, BrokerError> {
         match self.apply(batch).await? {
-            Applied::All => {
-                let state = self.state(&batch.source);
-                state.due = None;
-                state.backoff = None;
+            Applied::All => self.try_larger(&batch.source),
+            Applied::Enough { done } => {
+                self.try_larger(&batch.source);
+                self.consumer.hold(batch, done).await?;
+                self.consumer.resume(&batch.source).await?;
             }
             Applied::Until { done, failed, error } => {
                 self.consumer.hold(batch, done).await?;
@@ -196,6 +197,11 @@ impl<'a, H: Handler> Session<'a, H> {
 
     pub(super) fn state(&mut self, partition: &TopicPartition) -> &mut PartitionState {
         self.partitions.entry(partition.clone()).or_default()
+    }
+
+    fn try_larger(&mut self, partition: &TopicPartition) {
+        let transaction_deliveries = self.wiring.options.transaction_deliveries;
+        self.state(partition).try_larger(transaction_deliveries);
     }
 
     fn retry_later(&mut self, partition: &TopicPartition, error: &BoxError) {

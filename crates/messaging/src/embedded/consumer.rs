@@ -115,12 +115,7 @@ impl EmbeddedConsumer {
             return Ok(None);
         };
         partition.next_offset = last.offset + 1;
-        Ok(Some(Batch {
-            source,
-            end_offset: Some(partition.end_offset()),
-            deliveries: deliveries.into(),
-            assignment: partition.assignment,
-        }))
+        Ok(Some(Batch { source, end_offset: Some(partition.end_offset()), deliveries, assignment: partition.assignment }))
     }
 
     fn partition(&mut self, source: &TopicPartition) -> Option<&mut Partition> {

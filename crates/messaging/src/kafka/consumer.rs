@@ -301,7 +301,7 @@ impl Lane<'_> {
             return self.state.failure.take().map_or(Ok(None), Err);
         }
         let (source, assignment) = (self.state.source.clone(), self.state.assignment);
-        Ok(Some(Batch { source, deliveries: deliveries.into(), assignment, end_offset: None }))
+        Ok(Some(Batch { source, deliveries, assignment, end_offset: None }))
     }
 
     fn poll_delivery(&mut self, context: &mut Context<'_>) -> Option<Delivery> {

@@ -218,7 +218,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("session.timeout.ms", "6000"),
     ("heartbeat.interval.ms", "1500"),
     // A member that hangs in a batch holds up others that want to join for this time, and is then thrown out. Longer
-    // than any batch: the database's own timeouts end a transaction long before.
+    // than the few transactions of a batch, unless each of them takes almost as long as the database's timeouts allow.
     ("max.poll.interval.ms", "120000"),
     // Records are sent as soon as there are any; an idle broker waits this long, and so does a partition that is new.
     ("fetch.min.bytes", "1"),

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumer::broker;
 use crate::support::{
-    OUTBOX, RunningLoop, TestBroker, TestHandler, TestMigrator, applied, eventually, insert, make_due, new_log, row, run_loop,
-    soon, waiting,
+    OUTBOX, RunningLoop, TestBroker, TestHandler, TestMigrator, applied, eventually, insert, make_due, new_log, row,
+    run_loop_in_parts_of, soon, waiting,
 };
 
 const ROUNDS: usize = 40;
@@ -44,7 +44,8 @@ struct Process {
 }
 
 impl Process {
-    fn start(db: &database::Database, broker: &TestBroker) -> Self {
+    /// In small parts, so that there are several; with transactions around them, or without.
+    fn start(db: &database::Database, broker: &TestBroker, at_once: bool) -> Self {
         let shutdown = CancellationToken::new();
         let shared = || Arc::new(broker.clone());
         let options = RelayOptions::default();
@@ -55,7 +56,9 @@ impl Process {
             ..SweeperOptions::default()
         };
         let sweeping = Sweeper::new(db.clone(), OUTBOX, shared(), options).start(shutdown.clone(), Gate::new());
-        let consuming = run_loop(db, shared(), &TestHandler::new());
+        let handler = TestHandler::new();
+        handler.at_once.store(at_once, Ordering::SeqCst);
+        let consuming = run_loop_in_parts_of(3, db, shared(), &handler);
         Self { relay, relaying, sweeping, consuming, shutdown }
     }
 
@@ -90,7 +93,7 @@ on_both!(TestMigrator;
         for _ in 0..ROUNDS {
             broker.faults.publish.store(dice.one_in(4), Ordering::SeqCst);
             broker.faults.store.store(dice.one_in(4), Ordering::SeqCst);
-            let process = Process::start(db, &broker);
+            let process = Process::start(db, &broker, dice.one_in(2));
             for _ in 0..COMMITS_PER_ROUND {
                 let rows = numbered_rows(written, &mut dice);
                 written += rows.len();
@@ -109,7 +112,7 @@ on_both!(TestMigrator;
         }
         broker.faults.publish.store(false, Ordering::SeqCst);
         broker.faults.store.store(false, Ordering::SeqCst);
-        let process = Process::start(db, &broker);
+        let process = Process::start(db, &broker, true);
         make_due(db).await;
         eventually("everything is published", || async { waiting(db).await == 0 }).await;
         eventually("everything is applied", || async { applied(db).await.len() >= written }).await;

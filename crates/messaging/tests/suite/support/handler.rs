@@ -20,7 +20,7 @@ use super::INBOX;
 /// Claims each event and writes its payload down; some payloads mean trouble.
 ///
 /// `poison…` is a permanent error, `panic…` panics, `stuck…` is a transient error while [`TestHandler::stuck`] is set. While [`TestHandler::at_once`]
-/// is set, `locked…` needs a transaction, and that `overtaken…` needs one is found out by trying.
+/// is set, `locked…` needs a transaction, that `overtaken…` needs one is found out by trying, and nobody is told that `unanswered…` is applied.
 pub(crate) struct TestHandler {
     pub(crate) stuck: AtomicBool,
     /// Works without transactions where it can.
@@ -125,7 +125,7 @@ impl Handler for TestHandler {
             return Err(HandlerError::permanent("cannot apply at once"));
         }
         assert!(!any("panic"), "told to panic at once");
-        let (overtaken, stuck) = (any("overtaken"), any("stuck"));
+        let (overtaken, stuck, unanswered) = (any("overtaken"), any("stuck"), any("unanswered"));
 
         let given = Columns::new(database.backend(), received)
             .uuid("message_id", |received| received.id)
@@ -149,6 +149,7 @@ impl Handler for TestHandler {
             }
             match writes.run(database, "at once").await {
                 Err(error) if error.is_overtaken() => Ok(None),
+                Ok(_) if unanswered => Err(HandlerError::transient("the connection was lost before the answer")),
                 written => Ok(Some(written.map(|_| count)?)),
             }
         };
@@ -197,6 +198,16 @@ pub(crate) fn run_loop(db: &Database, broker: Arc<dyn Broker>, handler: &Arc<Tes
     run_loop_of(db, broker, handler, "group", "tasks")
 }
 
+/// The same with smaller transactions.
+pub(crate) fn run_loop_in_parts_of(
+    deliveries: usize,
+    db: &Database,
+    broker: Arc<dyn Broker>,
+    handler: &Arc<TestHandler>,
+) -> RunningLoop {
+    start(db, broker, handler, ConsumerOptions { transaction_deliveries: deliveries, ..options("group", "tasks") })
+}
+
 /// The same with names that nobody else uses, for a server that tests share.
 pub(crate) fn run_loop_of(
     db: &Database,
@@ -205,14 +216,21 @@ pub(crate) fn run_loop_of(
     group: &str,
     topic: &str,
 ) -> RunningLoop {
-    let options = ConsumerOptions {
+    start(db, broker, handler, options(group, topic))
+}
+
+fn options(group: &str, topic: &str) -> ConsumerOptions {
+    ConsumerOptions {
         transaction_deliveries: 200,
         batch_transactions: 4,
         max_dead_letters_in_a_row: 5,
         retry_min: Duration::from_millis(5),
         retry_max: Duration::from_millis(50),
         ..ConsumerOptions::new(group, vec![TopicSpec::new(topic)])
-    };
+    }
+}
+
+fn start(db: &Database, broker: Arc<dyn Broker>, handler: &Arc<TestHandler>, options: ConsumerOptions) -> RunningLoop {
     let (shutdown, gate) = (CancellationToken::new(), Gate::new());
     let consumer = ConsumerLoop::new(db.clone(), broker, Arc::clone(handler), options);
     let (handle, task) = consumer.start(shutdown.clone(), gate.clone());

@@ -140,7 +140,7 @@ impl OwnConsumer {
     /// The batch as the services know it.
     fn batch_inside(&self, batch: &Batch) -> Batch {
         let inside = |delivery: &Delivery| Delivery { topic: self.inside(&delivery.topic), ..delivery.clone() };
-        let deliveries: Arc<[Delivery]> = batch.deliveries.iter().map(inside).collect();
+        let deliveries = batch.deliveries.iter().map(inside).collect();
         let source = TopicPartition { topic: self.inside(&batch.source.topic), ..batch.source };
         Batch { source, deliveries, ..*batch }
     }
