@@ -1,10 +1,6 @@
 //! Kafka as if this test had it for itself: topics and groups have a prefix that nobody sees, and a group can be moved while it runs.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use messaging::{
