@@ -159,6 +159,7 @@ impl<H: Handler> Session<'_, H> {
                 let state = self.state(&batch.source);
                 state.dead_letters_in_a_row += 1;
                 state.first_failure = None;
+                state.backoff = None;
                 Put::Away
             }
             Err(refused) => {

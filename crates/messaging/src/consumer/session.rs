@@ -33,7 +33,7 @@ pub(super) struct FirstFailure {
 pub(super) struct PartitionState {
     /// Set while the partition waits for its next try.
     due: Option<Instant>,
-    /// Continues from try to try; gone after a part that went well.
+    /// Continues from try to try; gone after a part that went well, or was put away.
     pub(super) backoff: Option<ExponentialBackoff>,
     pub(super) first_failure: Option<FirstFailure>,
     pub(super) dead_letters_in_a_row: usize,
