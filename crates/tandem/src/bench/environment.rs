@@ -40,6 +40,8 @@ pub struct Hardware {
     pub memory_bytes: Option<u64>,
     /// Its release.
     pub kernel: Option<String>,
+    /// What is free where the servers that are started here store everything.
+    pub free_disk_bytes: Option<u64>,
 }
 
 /// The programs.
@@ -72,7 +74,7 @@ impl Environment {
             commit: commit().await,
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
             quick,
-            hardware: Hardware::find(),
+            hardware: Hardware { free_disk_bytes: free_disk_bytes().await, ..Hardware::find() },
             versions: Versions {
                 tandem: env!("CARGO_PKG_VERSION"),
                 postgres: postgres_version(postgres).await?.and_then(number),
@@ -106,6 +108,7 @@ impl Hardware {
             cpu: value_of(&read("/proc/cpuinfo"), "model name"),
             memory_bytes: kilobytes.map(|kilobytes| kilobytes * 1024),
             kernel: Some(read("/proc/sys/kernel/osrelease").trim().to_owned()).filter(|release| !release.is_empty()),
+            free_disk_bytes: None,
         }
     }
 }
@@ -128,6 +131,11 @@ async fn postgres_version(url: &str) -> Result<Option<String>, BenchError> {
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), "SHOW server_version")).await?;
     db.close().await?;
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
+}
+
+async fn free_disk_bytes() -> Option<u64> {
+    let free = output(Command::new("df").args(["--output=avail", "--block-size=1", env!("CARGO_MANIFEST_DIR")])).await?;
+    free.lines().last()?.trim().parse().ok()
 }
 
 async fn commit() -> Option<String> {
@@ -162,6 +170,12 @@ mod tests {
     fn this_machine_is_described() {
         let hardware = Hardware::find();
         assert!(hardware.cores.is_some() && hardware.memory_bytes.is_some() && hardware.kernel.is_some(), "{hardware:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_room_on_the_disk_is_known() {
+        assert!(free_disk_bytes().await.is_some_and(|bytes| bytes > 1_000_000));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::{chart::chart, environment::Environment};
 
+/// Where the services of a run write their logs.
+pub const LOGS: &str = "target/bench";
+
 /// One measured figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
@@ -144,7 +147,12 @@ impl fmt::Display for Report {
                 writeln!(f, "      of: {}", yardstick.name)?;
             }
         }
-        self.failed.iter().try_for_each(|Failed { number, error }| writeln!(f, "{number:>2}  THERE IS NO FIGURE: {error}"))
+        self.failed.iter().try_for_each(|Failed { number, error }| writeln!(f, "{number:>2}  THERE IS NO FIGURE: {error}"))?;
+        if self.failed.is_empty() {
+            Ok(())
+        } else {
+            writeln!(f, "\nWhy, may be in the services' logs: {LOGS}/orders.log and payments.log.")
+        }
     }
 }
 

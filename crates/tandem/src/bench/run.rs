@@ -56,6 +56,9 @@ pub struct Bench {
     order_yardstick: Option<Rate>,
 }
 
+/// What the servers of a whole run store at the same time, at most: some million orders, twice, and all messages.
+const DISK_BYTES: u64 = 30_000_000_000;
+
 /// All figures there are.
 pub const FIGURES: [u8; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
@@ -78,6 +81,14 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
         Bench { options, servers, pgbench, settled_per_second: None, hot_debits_per_second: None, order_yardstick: None };
     let (postgres, own_kafka) = (bench.servers.postgres.clone(), bench.servers.own_kafka());
     let environment = Environment::find(&postgres, own_kafka, bench.pgbench.as_ref(), bench.options.quick).await;
+    if let Some(free) = environment.as_ref().ok().and_then(|environment| environment.hardware.free_disk_bytes)
+        && free < DISK_BYTES
+    {
+        let (free, needed) = (free / 1_000_000_000, DISK_BYTES / 1_000_000_000);
+        tracing::warn!(
+            "{free} GB of disk are free, and all figures together need {needed}: ORDERS MAY BE REFUSED BECAUSE IT IS FULL"
+        );
+    }
     // Servers in the background would outlive an interrupted run; replicas end with it.
     let measured = tokio::select! {
         measured = bench.measure() => Some(measured),

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use self::servers::Servers;
-use super::{BenchError, load::Target, verify::Earlier};
+use super::{BenchError, load::Target, report::LOGS, verify::Earlier};
 
 /// Signs the tokens of a cluster that only this machine can reach.
 const SECRET: &str = "only-for-the-benchmark-on-this-machine";
@@ -29,6 +29,8 @@ pub struct Stage {
     pub orders_db: DatabaseConnection,
     /// Payments Service's database.
     pub payments_db: DatabaseConnection,
+    servers: Servers,
+    name: String,
     /// In front of its topics.
     pub topic_prefix: String,
     /// What was stored before the load that is verified.
@@ -94,7 +96,8 @@ impl Stage {
         let orders_db = sea_orm::Database::connect(orders_db).await?;
         let payments_db = sea_orm::Database::connect(payments_db).await?;
         let earlier = Earlier::all(&orders_db).await?;
-        Ok(Self { orders, payments, orders_db, payments_db, topic_prefix, earlier })
+        let (servers, name) = (servers.clone(), name.to_owned());
+        Ok(Self { orders, payments, orders_db, payments_db, servers, name, topic_prefix, earlier })
     }
 
     /// Where load goes, signed in as `users` different users.
@@ -113,7 +116,7 @@ impl Stage {
         number(&self.orders_db, "SELECT next - 1 FROM event_cursor").await
     }
 
-    /// Stops both services, Order Service first.
+    /// Stops both services, Order Service first, and deletes their databases: a run stores some ten million orders, and disks are not endless.
     ///
     /// # Errors
     /// When one of them fails on the way.
@@ -122,13 +125,13 @@ impl Stage {
         self.payments.stop().await?;
         self.orders_db.close().await?;
         self.payments_db.close().await?;
-        Ok(())
+        drop_database(&self.servers, &Self::orders_database(&self.name)).await?;
+        drop_database(&self.servers, &Self::payments_database(&self.name)).await
     }
 }
 
-/// Where a service writes its log.
 fn log(service: &str) -> Result<std::fs::File, BenchError> {
-    let folder = std::path::Path::new("target/bench");
+    let folder = std::path::Path::new(LOGS);
     std::fs::create_dir_all(folder)?;
     Ok(std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{service}.log")))?)
 }
@@ -199,9 +202,21 @@ impl Replica {
 /// # Errors
 /// What the server says.
 pub async fn create_database(servers: &Servers, name: &str) -> Result<(), BenchError> {
+    drop_database(servers, name).await?;
+    as_admin(servers, &format!("CREATE DATABASE {name}")).await
+}
+
+/// Deletes a database, whoever uses it, if there is one.
+///
+/// # Errors
+/// What the server says.
+async fn drop_database(servers: &Servers, name: &str) -> Result<(), BenchError> {
+    as_admin(servers, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+}
+
+async fn as_admin(servers: &Servers, statement: &str) -> Result<(), BenchError> {
     let admin = sea_orm::Database::connect(&servers.postgres).await?;
-    admin.execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
-    admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await?;
+    admin.execute_unprepared(statement).await?;
     admin.close().await?;
     Ok(())
 }
