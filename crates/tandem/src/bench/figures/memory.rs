@@ -51,7 +51,8 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
 /// The most that it had, and whether that grows.
 fn figures(service: &str, rate: f64, time: &str, megabytes: &[f64]) -> [Figure; 2] {
     let most = megabytes.iter().copied().fold(0.0, f64::max);
-    let [_, second, _, last] = quarters(megabytes);
+    let [_, second, _, last] = parts(megabytes);
+    tracing::info!("{service}: megabytes, the mean of each tenth of the time: {:.0?}", parts::<10>(megabytes));
     let name = format!("memory of {service} at {rate:.0} orders/s, most of {time}");
     let before = Yardstick { name: "its mean in the second quarter".to_owned(), value: second };
     [
@@ -60,13 +61,12 @@ fn figures(service: &str, rate: f64, time: &str, megabytes: &[f64]) -> [Figure; 
     ]
 }
 
-/// The mean of each.
-fn quarters(samples: &[f64]) -> [f64; 4] {
-    let quarter = |number: usize| {
-        let part = &samples[samples.len() * number / 4..samples.len() * (number + 1) / 4];
+/// The mean of each of so many equal parts.
+fn parts<const N: usize>(samples: &[f64]) -> [f64; N] {
+    std::array::from_fn(|number| {
+        let part = &samples[samples.len() * number / N..samples.len() * (number + 1) / N];
         part.iter().sum::<f64>() / part.len().max(1) as f64
-    };
-    [quarter(0), quarter(1), quarter(2), quarter(3)]
+    })
 }
 
 /// Once a second after the warm-up, in megabytes.
