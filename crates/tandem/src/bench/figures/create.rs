@@ -1,12 +1,17 @@
 //! Figure 1: durable `createOrder` over HTTP, against single-row transactions of `pgbench`.
 
-use std::time::Duration;
+use std::{future::IntoFuture as _, time::Duration};
+
+use axum::{Router, routing::post};
+use hyper::body::Bytes;
+use schema::OrderId;
 
 use crate::bench::{
     Bench, BenchError,
     costs::Costs,
-    load::{Load, Outcome, Pace},
+    load::{Load, Outcome, Pace, Target},
     pgbench::Rate,
+    process::cpu_seconds,
     progress::Progress,
     report::{Bar, Figure, Yardstick},
     stage::{Stage, create_database},
@@ -58,6 +63,7 @@ pub async fn yardstick(bench: &Bench, progress: &Progress) -> Result<Option<Rate
 pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let progress = Progress::new("1 createOrder");
     let yardstick = bench.order_yardstick(&progress).await?;
+    let plain_http = plain_http(bench, &progress).await?;
     let mut stage = Stage::start(&bench.servers, "create").await?;
     stage.payments.pause().await?;
     stage.orders.pause().await?;
@@ -75,7 +81,23 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     Ok(vec![
         Figure::new(1, name, outcome.per_second, "orders/s", yardstick, Bar::AtLeastTimes(1.0)),
         Figure::new(1, "  its 99th percentile", outcome.percentile_ms(99.0), "ms", None, Bar::AtMost(20.0)),
+        Figure::new(1, "  processor time of HTTP and generator alone, per request", plain_http, "µs", None, Bar::None),
     ])
+}
+
+/// What generator and HTTP take from the machine alone, in microseconds of a core per request: the same requests, answered by the same kind of
+/// server with nothing behind it. Both are in this process.
+async fn plain_http(bench: &Bench, progress: &Progress) -> Result<f64, BenchError> {
+    let answer =
+        async |_request: Bytes| format!(r#"{{"data":{{"createOrder":{{"order":{{"id":"{}"}}}}}}}}"#, OrderId::generate());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let target = Target { address: listener.local_addr()?, tokens: vec!["nobody-looks".to_owned()] };
+    let server = tokio::spawn(axum::serve(listener, Router::new().route("/graphql", post(answer))).into_future());
+    let before = cpu_seconds(std::process::id())?;
+    let outcome = create_orders(bench, "plain", target, progress, "plain HTTP").await;
+    server.abort();
+    let used = cpu_seconds(std::process::id())? - before;
+    Ok(used * 1e6 / outcome?.accepted.len().max(1) as f64)
 }
 
 /// The load of figure 1 on a stage that is paused.
@@ -83,7 +105,17 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
 /// # Errors
 /// [`BenchError`].
 pub async fn run(bench: &Bench, stage: &Stage, progress: &Progress, run: &'static str) -> Result<Outcome, BenchError> {
+    create_orders(bench, run, stage.target(CLIENTS)?, progress, "createOrder").await
+}
+
+async fn create_orders(
+    bench: &Bench,
+    run: &'static str,
+    target: Target,
+    progress: &Progress,
+    what: &str,
+) -> Result<Outcome, BenchError> {
     let (warm_up, measured) = (Duration::from_secs(3), bench.options.measured());
-    progress.step(format!("createOrder, {CLIENTS} clients"), warm_up + measured);
-    Load { run, clients: CLIENTS, pace: Pace::Closed, warm_up, measured }.run(stage.target(CLIENTS)?).await
+    progress.step(format!("{what}, {CLIENTS} clients"), warm_up + measured);
+    Load { run, clients: CLIENTS, pace: Pace::Closed, warm_up, measured }.run(target).await
 }
