@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::consumer::{broker, dead_letters, nothing_left, publish};
 use crate::support::{
-    TestBroker, TestHandler, TestMigrator, applied, count, event, event_with_id, eventually, new_log, run_loop, soon,
+    TestBroker, TestHandler, TestMigrator, applied, count, event, event_with_id, eventually, new_log, run_loop,
+    run_loop_with_growing_waits, soon,
 };
 
 /// Keys of two different partitions.
@@ -134,6 +135,28 @@ async fn a_dead_letter_that_is_not_acknowledged_keeps_its_offset_back() {
     let letters = dead_letters(&broker, 1).await;
     assert_eq!(letters.len(), 1, "put away once");
     assert!(letters[0].1.first_failed_at_ms <= failing_since, "the first failure, not the last");
+    running.stop().await;
+    assert!(nothing_left(&broker).await);
+}
+
+/// A partition that has waited for its dead letter does not make the message behind it wait as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_start_anew_after_a_dead_letter() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    publish(&broker, &["poison", "stuck"].map(|payload| event("tasks", "key", payload))).await;
+    broker.faults.publish.store(true, Ordering::SeqCst);
+    let handler = TestHandler::new();
+    handler.stuck.store(true, Ordering::SeqCst);
+    let running = run_loop_with_growing_waits(&db, Arc::new(broker.clone()), &handler);
+    eventually("waits have grown", || async { broker.faults.refused.load(Ordering::SeqCst) >= 9 }).await;
+    broker.faults.publish.store(false, Ordering::SeqCst);
+    assert_eq!(dead_letters(&broker, 1).await.len(), 1);
+    // Anew, these tries take a tenth of a second; with the waits grown further, longer than anybody has patience.
+    let before = handler.attempts.lock().unwrap().len();
+    eventually("tried soon", || async { handler.attempts.lock().unwrap().len() >= before + 6 }).await;
+    handler.stuck.store(false, Ordering::SeqCst);
+    eventually("the message behind is applied", || async { count(&db, "applied").await == 1 }).await;
     running.stop().await;
     assert!(nothing_left(&broker).await);
 }

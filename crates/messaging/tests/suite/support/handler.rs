@@ -208,6 +208,11 @@ pub(crate) fn run_loop_in_parts_of(
     start(db, broker, handler, ConsumerOptions { transaction_deliveries: deliveries, ..options("group", "tasks") })
 }
 
+/// The same with longer and longer waits between tries, without an end to that.
+pub(crate) fn run_loop_with_growing_waits(db: &Database, broker: Arc<dyn Broker>, handler: &Arc<TestHandler>) -> RunningLoop {
+    start(db, broker, handler, ConsumerOptions { retry_max: Duration::from_secs(3_600), ..options("group", "tasks") })
+}
+
 /// The same with names that nobody else uses, for a server that tests share.
 pub(crate) fn run_loop_of(
     db: &Database,
