@@ -31,9 +31,8 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     open_accounts(&stage.target(settle::USERS)?, "1000000.00").await?;
     let measured = Duration::from_secs(if bench.options.quick { 20 } else { 600 });
     progress.step(format!("{rate:.0} orders/s"), WARM_UP + measured);
-    let sampling = tokio::spawn(sample([stage.orders.pid, stage.payments.pid], measured));
-    let minutes = settle::sustain(&stage, "memory", rate, WARM_UP, measured).await?;
-    let [orders, payments] = sampling.await??;
+    let sampling = sample([stage.orders.pid, stage.payments.pid], measured);
+    let (minutes, [orders, payments]) = tokio::try_join!(settle::sustain(&stage, "memory", rate, WARM_UP, measured), sampling)?;
     if !minutes.sustained {
         tracing::warn!(rate, settled = minutes.per_second, "the rate was not sustained: the memory is that of a growing queue");
     }

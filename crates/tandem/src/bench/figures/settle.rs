@@ -158,24 +158,18 @@ pub async fn sustain(
     let before = settled(stage).await?;
     let load = Load { run, clients: CONNECTIONS, pace: Pace::Open(rate), warm_up, measured };
     let started = Instant::now();
-    let mut running = tokio::spawn(load.run(stage.target(USERS)?));
-    let mut ended = None;
-    let mut counts = Vec::new();
-    let mut second = started + warm_up;
-    while second <= started + warm_up + measured {
-        tokio::select! {
-            // A refused order ends it at once, and not when the time is over.
-            outcome = &mut running, if ended.is_none() => ended = Some(outcome??),
-            () = sleep_until(second) => {
-                counts.push(settled(stage).await?);
-                second += Duration::from_secs(1);
-            }
+    let counting = async {
+        let mut counts = Vec::new();
+        let mut second = started + warm_up;
+        while second <= started + warm_up + measured {
+            sleep_until(second).await;
+            counts.push(settled(stage).await?);
+            second += Duration::from_secs(1);
         }
-    }
-    let outcome = match ended {
-        Some(outcome) => outcome,
-        None => running.await??,
+        Ok(counts)
     };
+    // A refused order ends both at once, and not when the time is over.
+    let (outcome, counts) = tokio::try_join!(load.run(stage.target(USERS)?), counting)?;
     let settled_of = |at: &i64| (at - before) as f64;
     let (first, last) = (counts.first(), counts.last());
     let per_second = first.zip(last).map_or(0.0, |(first, last)| (settled_of(last) - settled_of(first)) / measured.as_secs_f64());
