@@ -4,7 +4,7 @@
 //! an idle service asks is one statement each. They are read from another database of the server, so that asking is not counted, and only at
 //! the ends of three windows. A connection reports what it did at the latest 10 s after it went quiet, so what belongs to the last seconds
 //! may be missing at both ends alike. Autovacuum has transactions of its own, which are not the service's: it visits a database once a minute,
-//! so it is in one of the windows at most, and the one in the middle of the three counts.
+//! so it is in one of the windows at most, and their median counts.
 
 use std::time::Duration;
 
@@ -44,29 +44,28 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let window = if bench.options.quick { QUICK_WINDOW } else { WINDOW };
     progress.step("doing nothing", 3 * window);
     let started = Instant::now();
-    let mut counts = vec![watch.read().await?];
-    for number in 1..=3 {
+    let end_of = async |number: u32| {
         sleep_until(started + number * window).await;
-        counts.push(watch.read().await?);
-    }
+        watch.read().await
+    };
+    let counts = [end_of(0).await?, end_of(1).await?, end_of(2).await?, end_of(3).await?];
     watch.server.close().await?;
     stage.stop().await?;
     progress.done();
-    let orders: Vec<Count> = counts.iter().map(|counts| counts.orders).collect();
-    let payments: Vec<Count> = counts.iter().map(|counts| counts.payments).collect();
-    Ok([figures("Order", &orders, window), figures("Payments", &payments, window)].concat())
+    let (orders, payments) = (counts.map(|counts| counts.orders), counts.map(|counts| counts.payments));
+    Ok([figures("Order", orders, window), figures("Payments", payments, window)].concat())
 }
 
-/// Of the counts at the ends of the windows.
-fn figures(service: &str, counts: &[Count], window: Duration) -> Vec<Figure> {
-    let mut queries: Vec<i64> = counts.windows(2).map(|ends| ends[1].transactions - ends[0].transactions).collect();
-    queries.sort_unstable();
-    let in_the_middle = queries.get(queries.len() / 2).copied().unwrap_or_default();
-    let cpu_seconds = counts.last().zip(counts.first()).map_or(0.0, |(last, first)| last.cpu_seconds - first.cpu_seconds);
-    let share = cpu_seconds / (window.as_secs_f64() * queries.len() as f64) * 100.0;
+/// Of the counts before, between and after the three windows.
+fn figures(service: &str, [first, second, third, last]: [Count; 4], window: Duration) -> [Figure; 2] {
+    let queries = |from: Count, to: Count| to.transactions - from.transactions;
+    let mut windows = [queries(first, second), queries(second, third), queries(third, last)];
+    windows.sort_unstable();
+    let [_, median, _] = windows;
+    let share = (last.cpu_seconds - first.cpu_seconds) / (3 * window).as_secs_f64() * 100.0;
     let name = format!("database queries of an idle {service} Service");
-    vec![
-        Figure::new(9, name, in_the_middle as f64 / window.as_secs_f64(), "/s", None, Bar::AtMost(2.0)),
+    [
+        Figure::new(9, name, median as f64 / window.as_secs_f64(), "/s", None, Bar::AtMost(2.0)),
         Figure::new(9, "  its share of one core", share, "%", None, Bar::AtMost(1.0)),
     ]
 }
@@ -94,6 +93,7 @@ struct Watched {
     pid: u32,
 }
 
+#[derive(Clone, Copy)]
 struct Counts {
     orders: Count,
     payments: Count,
@@ -134,9 +134,9 @@ mod tests {
     fn one_visit_of_autovacuum_is_not_the_services_work() {
         let counts = [(100, 0.0), (115, 0.1), (160, 0.2), (175, 0.3)];
         let counts = counts.map(|(transactions, cpu_seconds)| Count { transactions, cpu_seconds });
-        let [queries, share] = &figures("Order", &counts, Duration::from_secs(10))[..] else { panic!("two figures") };
+        let [queries, share] = figures("Order", counts, Duration::from_secs(10));
         assert!((queries.value - 1.5).abs() < 1e-9 && (share.value - 1.0).abs() < 1e-9, "{queries:?} {share:?}");
         let counts = [100, 130, 160, 190].map(|transactions| Count { transactions, cpu_seconds: 0.0 });
-        assert_eq!(figures("Order", &counts, Duration::from_secs(10))[0].met, Some(false), "what it always asks is");
+        assert_eq!(figures("Order", counts, Duration::from_secs(10))[0].met, Some(false), "what it always asks is");
     }
 }
