@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use sea_orm::ConnectionTrait as _;
-
 use super::{
     BenchError,
     environment::Environment,
@@ -163,17 +161,6 @@ impl Bench {
             self.order_yardstick = figures::create::yardstick(self, progress).await?;
         }
         Ok(self.order_yardstick)
-    }
-
-    /// Runs statements on a database of the run's server.
-    ///
-    /// # Errors
-    /// What it says.
-    pub async fn execute(&self, url: &str, sql: &str) -> Result<(), BenchError> {
-        let db = sea_orm::Database::connect(url).await?;
-        db.execute_unprepared(sql).await?;
-        db.close().await?;
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::bench::{
     process::cpu_seconds,
     progress::Progress,
     report::{Bar, Figure, Yardstick},
-    stage::{Stage, create_database},
+    stage::{Stage, create_database, execute},
     verify,
 };
 
@@ -49,7 +49,7 @@ pub async fn yardstick(bench: &Bench, progress: &Progress) -> Result<Option<Rate
     let Some(pgbench) = &bench.pgbench else { return Ok(None) };
     create_database(&bench.servers, "bench_yardstick_orders").await?;
     let url = bench.servers.database("bench_yardstick_orders");
-    bench.execute(&url, TABLES).await?;
+    execute(&url, TABLES).await?;
     pgbench
         .best(&url, "one order and its outbox row per transaction", ORDER_SQL, bench.options.yardstick_seconds, progress)
         .await

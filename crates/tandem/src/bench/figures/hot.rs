@@ -22,7 +22,7 @@ use crate::bench::{
     pgbench::Rate,
     progress::Progress,
     report::{Bar, Figure, Yardstick},
-    stage::{self, Stage, create_database, user_name},
+    stage::{self, Stage, create_database, execute, user_name},
 };
 
 /// What every account starts with, and the same in cents: more than all tasks of one take.
@@ -98,7 +98,7 @@ async fn yardstick(bench: &Bench, progress: &Progress) -> Result<Option<Rate>, B
     let Some(pgbench) = &bench.pgbench else { return Ok(None) };
     create_database(&bench.servers, "bench_yardstick_hot").await?;
     let url = bench.servers.database("bench_yardstick_hot");
-    bench.execute(&url, TABLES).await?;
+    execute(&url, TABLES).await?;
     let rate =
         pgbench.best(&url, "one debit of one row per transaction", DEBIT_SQL, bench.options.yardstick_seconds, progress).await?;
     let db = sea_orm::Database::connect(&url).await?;

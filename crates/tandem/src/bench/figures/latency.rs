@@ -28,7 +28,7 @@ use crate::{
         load::{Target, connection::Connection, created, histogram, on_own_thread, open_accounts, order_request},
         progress::Progress,
         report::{Bar, Figure, Yardstick},
-        stage::{Stage, create_database, user_name},
+        stage::{Stage, create_database, execute, user_name},
         verify,
     },
     subscriber::Subscriber,
@@ -80,7 +80,7 @@ async fn floor(bench: &Bench, progress: &Progress) -> Result<Option<Yardstick>, 
     let Some(pgbench) = &bench.pgbench else { return Ok(None) };
     create_database(&bench.servers, "bench_yardstick_latency").await?;
     let url = bench.servers.database("bench_yardstick_latency");
-    bench.execute(&url, create::TABLES).await?;
+    execute(&url, create::TABLES).await?;
     let seconds = 2 * bench.options.yardstick_seconds;
     progress.step("pgbench, one order per transaction, 1 client", Duration::from_secs(seconds));
     let commit_ms = pgbench.run(&url, create::ORDER_SQL, 1, seconds).await?.latency_ms;

@@ -116,7 +116,7 @@ impl Stage {
         number(&self.orders_db, "SELECT next - 1 FROM event_cursor").await
     }
 
-    /// Stops both services, Order Service first, and deletes their databases: a run stores some ten million orders, and disks are not endless.
+    /// Stops both services, Order Service first, and deletes their databases: a whole run stores several million orders, and disks are not endless.
     ///
     /// # Errors
     /// When one of them fails on the way.
@@ -203,7 +203,7 @@ impl Replica {
 /// What the server says.
 pub async fn create_database(servers: &Servers, name: &str) -> Result<(), BenchError> {
     drop_database(servers, name).await?;
-    as_admin(servers, &format!("CREATE DATABASE {name}")).await
+    execute(&servers.postgres, &format!("CREATE DATABASE {name}")).await
 }
 
 /// Deletes a database, whoever uses it, if there is one.
@@ -211,13 +211,17 @@ pub async fn create_database(servers: &Servers, name: &str) -> Result<(), BenchE
 /// # Errors
 /// What the server says.
 async fn drop_database(servers: &Servers, name: &str) -> Result<(), BenchError> {
-    as_admin(servers, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+    execute(&servers.postgres, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
 }
 
-async fn as_admin(servers: &Servers, statement: &str) -> Result<(), BenchError> {
-    let admin = sea_orm::Database::connect(&servers.postgres).await?;
-    admin.execute_unprepared(statement).await?;
-    admin.close().await?;
+/// Runs statements on a database.
+///
+/// # Errors
+/// What it says.
+pub async fn execute(url: &str, sql: &str) -> Result<(), BenchError> {
+    let db = sea_orm::Database::connect(url).await?;
+    db.execute_unprepared(sql).await?;
+    db.close().await?;
     Ok(())
 }
 
