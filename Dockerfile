@@ -14,6 +14,8 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tandem
 USER tandem
+# Also on hosts where each process gets huge pages without asking: the allocator refuses them.
+ENV MIMALLOC_ALLOW_THP=0
 
 FROM runtime AS order-service
 COPY --from=builder /out/order-service /usr/local/bin/
