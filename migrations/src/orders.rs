@@ -15,7 +15,7 @@ pub struct OrdersMigrator;
 #[async_trait::async_trait]
 impl MigratorTrait for OrdersMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(CreateOrders), Box::new(SettleInPlace), Box::new(TraceEvents), Box::new(OUTBOX)]
+        vec![Box::new(CreateOrders), Box::new(SettleInPlace), Box::new(TraceEvents), Box::new(OUTBOX), Box::new(TakePositions)]
     }
 }
 
@@ -186,5 +186,35 @@ impl MigrationName for TraceEvents {
 impl MigrationTrait for TraceEvents {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         execute(manager, "ALTER TABLE order_events ADD COLUMN traceparent TEXT;").await
+    }
+}
+
+/// PostgreSQL: a statement that has waited for a row which somebody else has changed meanwhile makes a copy of all its parts, to look at the row again. What
+/// takes positions waits often, and beside it a transaction's last statement has a dozen parts: so it is a function, with a statement of its own.
+struct TakePositions;
+
+impl MigrationName for TakePositions {
+    fn name(&self) -> &'static str {
+        "orders_0005_take_positions"
+    }
+}
+
+/// NULL without the counter's row.
+const TAKE_POSITIONS: &str = "
+CREATE FUNCTION take_event_positions(count bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE after_them bigint;
+BEGIN
+    UPDATE event_cursor SET next = next + count RETURNING next INTO after_them;
+    RETURN after_them;
+END $$;
+";
+
+#[async_trait::async_trait]
+impl MigrationTrait for TakePositions {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if manager.get_database_backend() == DbBackend::Postgres {
+            execute(manager, TAKE_POSITIONS).await?;
+        }
+        Ok(())
     }
 }

@@ -138,8 +138,13 @@ pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
 pub fn append_from(writes: &mut Writes, events: &'static str, exactly: Option<usize>) {
     let count = format!("(SELECT COUNT(*) FROM {events})");
     // Without events nobody waits for the counter.
-    let take =
-        format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events}) RETURNING next AS number");
+    let take = if writes.backend() == DbBackend::Postgres {
+        format!(
+            "SELECT number FROM take_event_positions({count}) AS number WHERE EXISTS (SELECT 1 FROM {events}) AND number IS NOT NULL"
+        )
+    } else {
+        format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events}) RETURNING next AS number")
+    };
     writes.number("taken", take);
     let (next, from) = if writes.backend() == DbBackend::Postgres {
         ("taken.number", format!("{events}, taken"))
