@@ -13,7 +13,7 @@ use database::array::{Columns, is_one_of, skip_locked};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
 
-use crate::sql::{bigint, millis};
+use crate::sql::{bigint, millis, without_sync};
 
 /// The name of an inbox table. It is written into SQL as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +54,8 @@ pub fn claim_from(backend: DbBackend, table: InboxTable, from: &str, on_conflict
     )
 }
 
-/// Removes up to `limit` claims older than `retention`, the oldest first, and answers how many. Keep claims for longer
-/// than a message can still be delivered again.
+/// Removes up to `limit` claims older than `retention`, the oldest first, and answers how many; the transaction does not wait for the disk. Keep claims
+/// for longer than a message can still be delivered again.
 ///
 /// # Errors
 /// What the database says.
@@ -69,7 +69,7 @@ pub async fn prune_claims_batch<C: ConnectionTrait>(
     let now = database::now_ms_sql(backend);
     let skip = skip_locked(backend);
     let old = format!("SELECT message_id FROM {table} WHERE received_at_ms < {now} - $2 ORDER BY received_at_ms LIMIT $1 {skip}");
-    let sql = format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "message_id", &old));
+    let sql = format!("DELETE FROM {table} WHERE {} AND {}", is_one_of(backend, "message_id", &old), without_sync(backend));
     let values = [bigint(limit), millis(retention).into()];
     Ok(tx.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected())
 }

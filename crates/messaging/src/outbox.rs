@@ -19,7 +19,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 use uuid::Uuid;
 
 use crate::message::{CloudEvent, Headers, Record};
-use crate::sql::{bigint, millis};
+use crate::sql::{bigint, millis, without_sync};
 
 /// The name of an outbox table. It is written into SQL as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,21 +118,16 @@ pub fn insert_from(backend: DbBackend, table: OutboxTable, from: &str, topic: &s
     Statement::from_sql_and_values(backend, sql, [topic.into()])
 }
 
-/// Removes acknowledged rows; those that are gone already are no error.
-///
-/// # Errors
-/// What the database says.
-pub async fn remove_batch<C: ConnectionTrait>(tx: &C, table: OutboxTable, ids: &[Uuid]) -> Result<(), DbErr> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let backend = tx.get_database_backend();
+/// What removes acknowledged rows; those that are gone already are no error. A transaction in which it runs does not wait for the disk.
+#[must_use]
+pub fn remove_batch(backend: DbBackend, table: OutboxTable, ids: &[Uuid]) -> Writes {
+    let mut writes = Writes::new(backend);
     // PostgreSQL looks them up in the order of its index, so a relay and a sweeper removing the same rows wait for each other in one order.
-    let statement = Columns::new(backend, ids).uuid("id", |id| *id).statement(|rows| {
-        format!("DELETE FROM {table} WHERE {}", is_one_of(backend, "id", &format!("SELECT r.id FROM {rows} AS r")))
-    });
-    tx.execute_raw(statement).await?;
-    Ok(())
+    writes.add(Columns::new(backend, ids).uuid("id", |id| *id).statement(|rows| {
+        let published = is_one_of(backend, "id", &format!("SELECT r.id FROM {rows} AS r"));
+        format!("DELETE FROM {table} WHERE {published} AND {}", without_sync(backend))
+    }));
+    writes
 }
 
 /// When a claimed row is due again.

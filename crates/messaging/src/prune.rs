@@ -7,7 +7,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::inbox::{self, InboxTable};
-use crate::sql::commit_without_sync;
 
 /// Rows per transaction: some milliseconds, so that on SQLite nobody waits noticeably for the one writer.
 pub const PRUNE_BATCH_ROWS: usize = 500;
@@ -84,10 +83,7 @@ impl Pruner {
         let (table, retention) = (self.table, self.retention);
         self.db
             .transaction("prune", move |tx| {
-                Box::pin(async move {
-                    commit_without_sync(tx).await?;
-                    Ok(inbox::prune_claims_batch(tx, table, retention, PRUNE_BATCH_ROWS).await?)
-                })
+                Box::pin(async move { Ok(inbox::prune_claims_batch(tx, table, retention, PRUNE_BATCH_ROWS).await?) })
             })
             .await
     }

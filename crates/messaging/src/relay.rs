@@ -24,7 +24,6 @@ use crate::broker::Broker;
 use crate::gate::{Gate, Pass};
 use crate::outbox::{OutboxRow, OutboxTable, remove_batch};
 use crate::publish::{Outage, publish_rows};
-use crate::sql::commit_without_sync;
 
 /// The bounds of a relay.
 #[derive(Clone, Debug)]
@@ -220,7 +219,7 @@ impl Relay {
         let ids: Vec<Uuid> = self.acknowledged.drain(..count).collect();
         let (db, table) = (self.db.clone(), self.table);
         self.removing = Some(Box::pin(async move {
-            let result = remove(&db, table, ids.clone()).await;
+            let result = remove(&db, table, &ids).await;
             (ids, result)
         }));
     }
@@ -244,16 +243,12 @@ impl Relay {
     }
 }
 
-/// One statement, one transaction.
-pub(crate) async fn remove(db: &Database, table: OutboxTable, ids: Vec<Uuid>) -> Result<(), DatabaseError> {
-    db.transaction("remove published", move |tx| {
-        Box::pin(async move {
-            commit_without_sync(tx).await?;
-            remove_batch(tx, table, &ids).await?;
-            Ok(())
-        })
-    })
-    .await
+/// In a transaction of its own.
+pub(crate) async fn remove(db: &Database, table: OutboxTable, ids: &[Uuid]) -> Result<(), DatabaseError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    remove_batch(db.backend(), table, ids).run(db, "remove published").await.map(drop)
 }
 
 async fn sleep_until(instant: Option<Instant>) {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value};
+use sea_orm::{DbBackend, Value};
 
-/// On Postgres, lets the current transaction commit without waiting for the disk. For removing rows, which costs
-/// nothing when a crash loses them: a row is published once more, or pruned later.
-pub(crate) async fn commit_without_sync<C: ConnectionTrait>(tx: &C) -> Result<(), DbErr> {
-    if tx.get_database_backend() == DbBackend::Postgres {
-        tx.execute_unprepared("SET LOCAL synchronous_commit = off").await?;
+/// A condition for the `WHERE` of a `DELETE` that is always met. On Postgres it also lets the transaction commit without waiting for the disk, which costs
+/// nothing when a crash loses it: a row is published once more, or pruned later.
+pub(crate) fn without_sync(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Postgres => "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'",
+        _ => "true",
     }
-    Ok(())
 }
 
 /// Whole milliseconds.

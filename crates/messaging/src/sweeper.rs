@@ -123,7 +123,7 @@ impl Sweeper {
         metrics::counter!("messaging_sweeper_published_total", "outbox" => self.table.0).increment(published as u64);
         tracing::info!(claimed, published, "swept rows that were left in the outbox");
         if published > 0 {
-            remove(&self.db, self.table, outcome.acknowledged).await?;
+            remove(&self.db, self.table, &outcome.acknowledged).await?;
         }
         Ok(Sweep { claimed, published })
     }

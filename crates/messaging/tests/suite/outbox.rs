@@ -205,18 +205,37 @@ on_both!(TestMigrator;
     async fn what_is_gone_is_removed_again_without_an_error(db: &TestDatabase) {
         let written = rows(3);
         insert(db, &written).await;
-        let remove = |ids: Vec<uuid::Uuid>| {
-            db.transaction("remove", move |tx| {
-                Box::pin(async move { Ok::<_, DatabaseError>(remove_batch(tx, OUTBOX, &ids).await?) })
-            })
-        };
-        remove(vec![written[0].id]).await.unwrap();
-        remove(vec![written[1].id, written[0].id, uuid::Uuid::now_v7(), written[1].id]).await.unwrap();
-        remove(vec![]).await.unwrap();
+        let remove = |ids: &[uuid::Uuid]| remove_batch(db.backend(), OUTBOX, ids).run(db, "remove");
+        remove(&[written[0].id]).await.unwrap();
+        remove(&[written[1].id, written[0].id, uuid::Uuid::now_v7(), written[1].id]).await.unwrap();
+        remove(&[]).await.unwrap();
         assert_eq!(waiting(db).await, 1);
         assert_eq!(count(db, "outbox_test WHERE payload = '2'").await, 1);
     }
 );
+
+/// A crash may lose the removal: the row is published once more then. Everything else that is committed does wait.
+#[tokio::test]
+async fn only_removing_does_not_wait_for_the_disk() {
+    let Some(db) = database::testing::postgres::<TestMigrator>().await else { return };
+    execute(
+        &db,
+        "CREATE TABLE commits (sync TEXT);
+         CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN INSERT INTO commits VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+         CREATE TRIGGER commits AFTER INSERT OR DELETE ON outbox_test FOR EACH STATEMENT EXECUTE FUNCTION note_commit();",
+    )
+    .await;
+    let worker = db.for_worker(1);
+    for round in 1..=2 {
+        let written = rows(1);
+        insert(&worker, &written).await;
+        remove_batch(DbBackend::Postgres, OUTBOX, &[written[0].id]).run(&worker, "remove").await.unwrap();
+        assert_eq!(waiting(&db).await, 0);
+        assert_eq!(count(&db, "commits WHERE sync = 'on'").await, round);
+        assert_eq!(count(&db, "commits WHERE sync = 'off'").await, round);
+    }
+}
 
 /// `SKIP LOCKED`: a claimer that is paused in the middle must not stop the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -272,7 +291,7 @@ async fn an_outbox_that_was_analyzed_while_it_was_empty_is_not_read_as_a_whole()
         .transaction("remove", move |tx| {
             Box::pin(async move {
                 let before = rows_read(tx).await;
-                remove_batch(tx, OUTBOX, &ids).await?;
+                remove_batch(DbBackend::Postgres, OUTBOX, &ids).run_in_tx(tx).await?;
                 Ok::<_, DatabaseError>(rows_read(tx).await - before)
             })
         })
