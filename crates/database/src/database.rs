@@ -10,6 +10,7 @@ use sea_orm::sqlx::{PgPool, SqlitePool};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 
 use crate::error::DatabaseError;
+use crate::kept::KeptConnections;
 use crate::options::ConnectOptions;
 use crate::postgres::{self, Suspicion};
 use crate::reader::Reader;
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) backend: DbBackend,
     /// For [`Database::transaction`] and [`Database::statement`] only.
     pub(crate) writer: DatabaseConnection,
+    /// Of `writer`, for a worker's statements on PostgreSQL.
+    pub(crate) kept: Option<KeptConnections>,
     pub(crate) reader: Reader,
     pub(crate) options: ConnectOptions,
     pub(crate) suspicion: Suspicion,
@@ -43,8 +46,13 @@ pub(crate) struct Inner {
 }
 
 struct WorkerPools {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    writer: WorkerPool,
+    reader: WorkerPool,
+}
+
+struct WorkerPool {
+    connection: DatabaseConnection,
+    kept: KeptConnections,
 }
 
 /// What only one of the backends has.
@@ -79,11 +87,12 @@ impl Database {
         };
         let mut writer = writer;
         writer.set_metric_callback(note_statement);
-        let reader = Reader { connection: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() };
+        let reader = Reader { connection: reader, kept: None, timeout: options.read_timeout(), suspicion: suspicion.clone() };
         Ok(Self {
             inner: Arc::new(Inner {
                 backend,
                 writer,
+                kept: None,
                 reader,
                 options: options.clone(),
                 suspicion,
@@ -103,14 +112,24 @@ impl Database {
         let Inner { backend, options, suspicion, store, url, workers, .. } = &*self.inner;
         let Store::Postgres { url: address } = store else { return self.clone() };
         let pools = postgres::worker(address, options, suspicion, connections);
+        let [kept, kept_reader] = [&pools.writer, &pools.reader].map(|pool| KeptConnections::of(pool.clone(), suspicion));
         let (mut writer, reader): (DatabaseConnection, DatabaseConnection) = (pools.writer.into(), pools.reader.into());
         writer.set_metric_callback(note_statement);
-        lock(workers).push(WorkerPools { writer: writer.clone(), reader: reader.clone() });
+        lock(workers).push(WorkerPools {
+            writer: WorkerPool { connection: writer.clone(), kept: kept.clone() },
+            reader: WorkerPool { connection: reader.clone(), kept: kept_reader.clone() },
+        });
         Self {
             inner: Arc::new(Inner {
                 backend: *backend,
                 writer,
-                reader: Reader { connection: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() },
+                kept: Some(kept),
+                reader: Reader {
+                    connection: reader,
+                    kept: Some(kept_reader),
+                    timeout: options.read_timeout(),
+                    suspicion: suspicion.clone(),
+                },
                 options: options.clone(),
                 suspicion: suspicion.clone(),
                 store: Store::Postgres { url: address.clone() },
@@ -149,12 +168,13 @@ impl Database {
 
     fn report_connections(&self) {
         let workers = lock(&self.inner.workers);
-        let writers = workers.iter().map(|pools| &pools.writer).chain([&self.inner.writer]);
-        let readers = workers.iter().map(|pools| &pools.reader).chain([&self.inner.reader.connection]);
-        let sizes = [
-            ("write", writers.map(|pool| self.size(pool)).collect::<Vec<_>>()),
-            ("read", readers.map(|pool| self.size(pool)).collect()),
-        ];
+        let of_worker = |pool: &WorkerPool| {
+            let (open, idle) = self.size(&pool.connection);
+            (open, idle + pool.kept.resting())
+        };
+        let writers = workers.iter().map(|pools| of_worker(&pools.writer)).chain([self.size(&self.inner.writer)]);
+        let readers = workers.iter().map(|pools| of_worker(&pools.reader)).chain([self.size(&self.inner.reader.connection)]);
+        let sizes = [("write", writers.collect::<Vec<_>>()), ("read", readers.collect())];
         for (pool, sizes) in sizes {
             let open: u32 = sizes.iter().map(|(open, _)| open).sum();
             let idle = u32::try_from(sizes.iter().map(|(_, idle)| idle).sum::<usize>()).unwrap_or(u32::MAX);
@@ -207,9 +227,9 @@ impl Database {
     pub async fn close(self) {
         // Closing only fails for connections that are gone already.
         let workers = std::mem::take(&mut *lock(&self.inner.workers));
-        for WorkerPools { writer, reader } in workers {
-            let _ = writer.close().await;
-            let _ = reader.close().await;
+        for pool in workers.into_iter().flat_map(|WorkerPools { writer, reader }| [writer, reader]) {
+            pool.kept.close();
+            let _ = pool.connection.close().await;
         }
         let _ = self.inner.writer.close_by_ref().await;
         let _ = self.inner.reader.connection.close_by_ref().await;
@@ -220,7 +240,7 @@ impl Database {
 }
 
 /// Nothing in here panics half way through a change, so a poisoned lock still guards a whole value.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

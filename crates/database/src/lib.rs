@@ -20,6 +20,7 @@ pub mod array;
 mod clock;
 mod database;
 mod error;
+mod kept;
 mod migrate;
 mod options;
 mod postgres;

@@ -41,7 +41,7 @@ const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// The same for workers: their statements may be transactions of their own, which nobody tries again,
 /// because nobody knows what became of the one that met a dead connection.
-const WORKER_PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+pub(crate) const WORKER_PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// After a connection was lost, every idle connection is pinged before use for this long: the
 /// others probably died with it.
@@ -69,7 +69,7 @@ impl Suspicion {
         self.until_ms.fetch_max(until_ms, Ordering::Relaxed);
     }
 
-    fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.start.elapsed().as_millis() < u128::from(self.until_ms.load(Ordering::Relaxed))
     }
 }

@@ -6,6 +6,7 @@ use sea_orm::sqlx::Error as SqlxError;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 
 use crate::error::is_connection_lost;
+use crate::kept::KeptConnections;
 use crate::postgres::Suspicion;
 
 /// How often one read is tried when the connection it was given turns out to be dead: once more.
@@ -22,6 +23,8 @@ const READ_ATTEMPTS: u32 = 2;
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(crate) connection: DatabaseConnection,
+    /// Of `connection`, for a worker on PostgreSQL.
+    pub(crate) kept: Option<KeptConnections>,
     pub(crate) timeout: Duration,
     pub(crate) suspicion: Suspicion,
 }
@@ -77,6 +80,9 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.bounded(|| self.connection.query_all_raw(statement.clone())).await
+        match &self.kept {
+            Some(kept) => self.bounded(|| kept.query_all_raw(statement.clone())).await,
+            None => self.bounded(|| self.connection.query_all_raw(statement.clone())).await,
+        }
     }
 }

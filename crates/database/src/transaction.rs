@@ -128,7 +128,13 @@ where
 
 async fn run_statement(inner: &Inner, name: &'static str, statement: Statement) -> Result<Vec<QueryResult>, DatabaseError> {
     let bound = inner.options.transaction_timeout;
-    match tokio::time::timeout(bound, inner.writer.query_all_raw(statement)).await {
+    let run = async {
+        match &inner.kept {
+            Some(kept) => kept.query_all_raw(statement).await,
+            None => inner.writer.query_all_raw(statement).await,
+        }
+    };
+    match tokio::time::timeout(bound, run).await {
         Ok(Ok(rows)) => Ok(rows),
         Ok(Err(error)) => {
             note_loss(inner, &error);
@@ -205,6 +211,10 @@ fn commit_deadline(deadline: tokio::time::Instant) -> tokio::time::Instant {
 }
 
 async fn begin(inner: &Inner) -> Result<DatabaseTransaction, DbErr> {
+    // Of the few places of a worker one may be lost to a ping.
+    if let Some(kept) = &inner.kept {
+        kept.give_back();
+    }
     let mut attempt = 1;
     loop {
         let options = TransactionOptions {

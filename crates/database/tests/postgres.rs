@@ -8,19 +8,12 @@ use std::time::{Duration, Instant};
 use database::testing::TestDatabase;
 use database::{ConnectOptions, Database, DatabaseError, Writes, testing};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
-use support::{Migrator, Network, PATIENCE, address_of, count, insert, insert_in_transaction, url_through};
+use support::{Migrator, Network, PATIENCE, address_of, count, end_sessions, insert, insert_in_transaction, url_through};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
 async fn connect_through(db: &TestDatabase, network: &Network, options: &ConnectOptions) -> Database {
     Database::connect(&url_through(db, network.address), options).await.unwrap()
-}
-
-/// Ends every other session of the test's database, as a restart of the server does.
-async fn end_sessions(db: &Database) {
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    db.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
 }
 
 fn code(error: &DatabaseError) -> String {

@@ -4,10 +4,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use database::{Database, DatabaseError, DatabaseUrl};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use sea_orm_migration::prelude::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,6 +69,7 @@ pub struct Network {
     pub address: SocketAddr,
     to_server: Arc<watch::Sender<bool>>,
     to_client: Arc<watch::Sender<bool>>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Network {
@@ -79,19 +81,21 @@ impl Network {
     pub fn on(listener: TcpListener, server: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let silent = || Arc::new(watch::Sender::new(false));
-        let network = Self { address, to_server: silent(), to_client: silent() };
+        let network = Self { address, to_server: silent(), to_client: silent(), requests: Arc::default() };
         let (silent_to_server, silent_to_client) = (network.to_server.clone(), network.to_client.clone());
+        let requests = network.requests.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (silent_to_server, silent_to_client) = (silent_to_server.clone(), silent_to_client.clone());
+                let requests = requests.clone();
                 tokio::spawn(async move {
                     // A connection made while the network is cut waits as well.
                     silent_to_server.subscribe().wait_for(|silent| !silent).await.unwrap();
                     let Ok(server) = TcpStream::connect(server).await else { return };
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
-                    tokio::spawn(forward(from_client, to_server, silent_to_server.subscribe()));
-                    forward(from_server, to_client, silent_to_client.subscribe()).await;
+                    tokio::spawn(forward(from_client, to_server, silent_to_server.subscribe(), requests));
+                    forward(from_server, to_client, silent_to_client.subscribe(), Arc::default()).await;
                 });
             }
         });
@@ -108,13 +112,23 @@ impl Network {
         self.to_server.send_replace(true);
     }
 
+    /// How often the server was asked for something so far.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
     pub fn heal(&self) {
         self.to_server.send_replace(false);
         self.to_client.send_replace(false);
     }
 }
 
-async fn forward(from: tokio::net::tcp::OwnedReadHalf, to: tokio::net::tcp::OwnedWriteHalf, mut silent: watch::Receiver<bool>) {
+async fn forward(
+    from: tokio::net::tcp::OwnedReadHalf,
+    to: tokio::net::tcp::OwnedWriteHalf,
+    mut silent: watch::Receiver<bool>,
+    pieces: Arc<AtomicUsize>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     // What was under way when the network was cut is lost for good: the connection stays silent.
     let was_cut = async {
@@ -128,6 +142,7 @@ async fn forward(from: tokio::net::tcp::OwnedReadHalf, to: tokio::net::tcp::Owne
             match from.try_read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {
+                    pieces.fetch_add(1, Ordering::SeqCst);
                     if write_all(&to, &buffer[..count]).await.is_err() {
                         return;
                     }
@@ -168,4 +183,11 @@ pub fn url_through(db: &Database, address: SocketAddr) -> DatabaseUrl {
     let server = std::env::var(database::testing::POSTGRES_URL).unwrap();
     let (user, _) = server.split_once('@').unwrap();
     format!("{user}@{address}/{name}?sslmode=disable").parse().unwrap()
+}
+
+/// Ends every other session of the test's database, as a restart of the server does.
+pub async fn end_sessions(db: &Database) {
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    db.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
 }
