@@ -7,11 +7,11 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use sea_orm::sqlx::postgres::PgListener;
 use sea_orm::sqlx::{PgPool, SqlitePool};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use sea_orm::{ConnectionTrait, DbBackend};
 
 use crate::error::DatabaseError;
-use crate::kept::KeptConnections;
 use crate::options::ConnectOptions;
+use crate::pool::{Pool, Pools};
 use crate::postgres::{self, Suspicion};
 use crate::reader::Reader;
 use crate::sqlite::{self, Wal};
@@ -33,32 +33,29 @@ pub struct Database {
 pub(crate) struct Inner {
     pub(crate) backend: DbBackend,
     /// For [`Database::transaction`] and [`Database::statement`] only.
-    pub(crate) writer: DatabaseConnection,
-    /// Of `writer`, for a worker's statements on PostgreSQL.
-    pub(crate) kept: Option<KeptConnections>,
+    pub(crate) writer: Pool,
     pub(crate) reader: Reader,
     pub(crate) options: ConnectOptions,
     pub(crate) suspicion: Suspicion,
     pub(crate) store: Store,
     url: DatabaseUrl,
-    /// The pools of [`Database::for_worker`], to be closed with the others.
-    workers: Arc<Mutex<Vec<WorkerPools>>>,
-}
-
-struct WorkerPools {
-    writer: WorkerPool,
-    reader: WorkerPool,
-}
-
-struct WorkerPool {
-    connection: DatabaseConnection,
-    kept: KeptConnections,
+    /// Its own and those of [`Database::for_worker`], which are watched and closed together.
+    all: Arc<Mutex<Vec<Pools>>>,
 }
 
 /// What only one of the backends has.
 pub(crate) enum Store {
     Sqlite { writer: SqlitePool, wal: Arc<Wal>, lock: Mutex<Option<File>> },
     Postgres { url: PostgresUrl },
+}
+
+impl Store {
+    fn backend(&self) -> DbBackend {
+        match self {
+            Self::Sqlite { .. } => DbBackend::Sqlite,
+            Self::Postgres { .. } => DbBackend::Postgres,
+        }
+    }
 }
 
 impl Database {
@@ -73,34 +70,35 @@ impl Database {
     /// when the server is away, permanent when it refuses user or database).
     pub async fn connect(url: &DatabaseUrl, options: &ConnectOptions) -> Result<Self, DatabaseError> {
         let suspicion = Suspicion::new();
-        let (backend, writer, reader, store): (_, DatabaseConnection, DatabaseConnection, _) = match url {
+        let (pools, store) = match url {
             DatabaseUrl::Sqlite(path) => {
                 let file = sqlite::open(path, options).await?;
                 let store = Store::Sqlite { writer: file.writer.clone(), wal: file.wal, lock: Mutex::new(Some(file.lock)) };
-                (DbBackend::Sqlite, file.writer.into(), file.reader.into(), store)
+                (Pools { writer: Pool::shared(file.writer), reader: Pool::shared(file.reader) }, store)
             }
             DatabaseUrl::Postgres(url) => {
                 let pools = postgres::open(url, options, &suspicion).await?;
-                let store = Store::Postgres { url: url.clone() };
-                (DbBackend::Postgres, pools.writer.into(), pools.reader.into(), store)
+                (pools, Store::Postgres { url: url.clone() })
             }
         };
-        let mut writer = writer;
-        writer.set_metric_callback(note_statement);
-        let reader = Reader { connection: reader, kept: None, timeout: options.read_timeout(), suspicion: suspicion.clone() };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                backend,
-                writer,
-                kept: None,
-                reader,
-                options: options.clone(),
-                suspicion,
-                store,
-                url: url.clone(),
-                workers: Arc::default(),
-            }),
-        })
+        Ok(Self::of(pools, options, suspicion, store, url, Arc::default()))
+    }
+
+    fn of(
+        mut pools: Pools,
+        options: &ConnectOptions,
+        suspicion: Suspicion,
+        store: Store,
+        url: &DatabaseUrl,
+        all: Arc<Mutex<Vec<Pools>>>,
+    ) -> Self {
+        pools.writer.connection.set_metric_callback(note_statement);
+        lock(&all).push(pools.clone());
+        let Pools { writer, reader } = pools;
+        let reader = Reader { pool: reader, timeout: options.read_timeout(), suspicion: suspicion.clone() };
+        let backend = store.backend();
+        let options = options.clone();
+        Self { inner: Arc::new(Inner { backend, writer, reader, options, suspicion, store, url: url.clone(), all }) }
     }
 
     /// The same database for a worker that runs one transaction after the other: on PostgreSQL with connections of its own, so many for
@@ -109,34 +107,11 @@ impl Database {
     /// not the worker's. On SQLite, which has one writer, nothing is different.
     #[must_use]
     pub fn for_worker(&self, connections: u32) -> Self {
-        let Inner { backend, options, suspicion, store, url, workers, .. } = &*self.inner;
+        let Inner { options, suspicion, store, url, all, .. } = &*self.inner;
         let Store::Postgres { url: address } = store else { return self.clone() };
         let pools = postgres::worker(address, options, suspicion, connections);
-        let [kept, kept_reader] = [&pools.writer, &pools.reader].map(|pool| KeptConnections::of(pool.clone(), suspicion));
-        let (mut writer, reader): (DatabaseConnection, DatabaseConnection) = (pools.writer.into(), pools.reader.into());
-        writer.set_metric_callback(note_statement);
-        lock(workers).push(WorkerPools {
-            writer: WorkerPool { connection: writer.clone(), kept: kept.clone() },
-            reader: WorkerPool { connection: reader.clone(), kept: kept_reader.clone() },
-        });
-        Self {
-            inner: Arc::new(Inner {
-                backend: *backend,
-                writer,
-                kept: Some(kept),
-                reader: Reader {
-                    connection: reader,
-                    kept: Some(kept_reader),
-                    timeout: options.read_timeout(),
-                    suspicion: suspicion.clone(),
-                },
-                options: options.clone(),
-                suspicion: suspicion.clone(),
-                store: Store::Postgres { url: address.clone() },
-                url: url.clone(),
-                workers: Arc::clone(workers),
-            }),
-        }
+        let store = Store::Postgres { url: address.clone() };
+        Self::of(pools, options, suspicion.clone(), store, url, Arc::clone(all))
     }
 
     /// Which SQL to write.
@@ -167,33 +142,16 @@ impl Database {
     }
 
     fn report_connections(&self) {
-        let workers = lock(&self.inner.workers);
-        let of_worker = |pool: &WorkerPool| {
-            let (open, idle) = self.size(&pool.connection);
-            (open, idle + pool.kept.resting())
-        };
-        let writers = workers.iter().map(|pools| of_worker(&pools.writer)).chain([self.size(&self.inner.writer)]);
-        let readers = workers.iter().map(|pools| of_worker(&pools.reader)).chain([self.size(&self.inner.reader.connection)]);
-        let sizes = [("write", writers.collect::<Vec<_>>()), ("read", readers.collect())];
+        let all = lock(&self.inner.all);
+        let sizes = [
+            ("write", all.iter().map(|pools| pools.writer.size()).collect::<Vec<_>>()),
+            ("read", all.iter().map(|pools| pools.reader.size()).collect()),
+        ];
         for (pool, sizes) in sizes {
             let open: u32 = sizes.iter().map(|(open, _)| open).sum();
             let idle = u32::try_from(sizes.iter().map(|(_, idle)| idle).sum::<usize>()).unwrap_or(u32::MAX);
             metrics::gauge!("database_connections", "pool" => pool, "state" => "idle").set(idle);
             metrics::gauge!("database_connections", "pool" => pool, "state" => "used").set(open.saturating_sub(idle));
-        }
-    }
-
-    /// How many connections of a pool are open, and how many of them are idle.
-    fn size(&self, connection: &DatabaseConnection) -> (u32, usize) {
-        match self.inner.backend {
-            DbBackend::Postgres => {
-                let pool = connection.get_postgres_connection_pool();
-                (pool.size(), pool.num_idle())
-            }
-            _ => {
-                let pool = connection.get_sqlite_connection_pool();
-                (pool.size(), pool.num_idle())
-            }
         }
     }
 
@@ -225,14 +183,11 @@ impl Database {
     /// Waits for running transactions, closes every connection and releases the lock file. All
     /// clones are closed with it: later work fails with a transient error.
     pub async fn close(self) {
-        // Closing only fails for connections that are gone already.
-        let workers = std::mem::take(&mut *lock(&self.inner.workers));
-        for pool in workers.into_iter().flat_map(|WorkerPools { writer, reader }| [writer, reader]) {
-            pool.kept.close();
-            let _ = pool.connection.close().await;
+        let all = std::mem::take(&mut *lock(&self.inner.all));
+        for Pools { writer, reader } in all {
+            writer.close().await;
+            reader.close().await;
         }
-        let _ = self.inner.writer.close_by_ref().await;
-        let _ = self.inner.reader.connection.close_by_ref().await;
         if let Store::Sqlite { lock: file, .. } = &self.inner.store {
             lock(file).take();
         }

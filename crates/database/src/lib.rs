@@ -23,6 +23,7 @@ mod error;
 mod kept;
 mod migrate;
 mod options;
+mod pool;
 mod postgres;
 mod reader;
 mod sqlite;

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::PgPoolOptions;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, Statement, TransactionOptions};
 use sea_orm_migration::MigratorTrait;
 
 use crate::database::{Database, Store};
@@ -48,7 +46,7 @@ impl Database {
                     sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                     ..TransactionOptions::default()
                 };
-                let tx = self.inner.writer.begin_with_options(options).await?;
+                let tx = self.inner.writer.begin(options).await?;
                 M::up(&tx, None).await?;
                 tx.commit().await?;
                 Ok(())

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Error as SqlxError, PgPool, Row as _};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _, Error as SqlxError, Row as _};
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::error::DatabaseError;
 use crate::options::ConnectOptions;
+use crate::pool::{Pool, Pools};
 use crate::url::PostgresUrl;
 
 /// TCP keepalives on the server's side: a session whose client vanished without a word (a cut
@@ -87,38 +88,30 @@ const PLANS: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
-/// The pools of one database.
-pub(crate) struct PostgresPools {
-    pub(crate) writer: PgPool,
-    pub(crate) reader: PgPool,
-}
-
 /// Connects once, without the pool's patience, so that a wrong URL fails at once and with its own
 /// error; the pools then open their connections when they are needed.
-pub(crate) async fn open(
-    url: &PostgresUrl,
-    options: &ConnectOptions,
-    suspicion: &Suspicion,
-) -> Result<PostgresPools, DatabaseError> {
+pub(crate) async fn open(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion) -> Result<Pools, DatabaseError> {
     let session = session_options(url, options);
     let mut first = connect_once(url, &session, options.acquire_timeout).await?;
     warn_unless_durable(&mut first).await;
     // It has served its purpose; an error while leaving says nothing about the next connection.
     let _ = first.close().await;
 
-    Ok(PostgresPools {
-        reader: pool(options.read_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
-        writer: pool(options.write_connections, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
+    let pool = |connections| pool(connections, PING_AFTER_IDLE, options, suspicion);
+    Ok(Pools {
+        reader: Pool::shared(pool(options.read_connections).connect_lazy_with(read_only(&session))),
+        writer: Pool::shared(pool(options.write_connections).connect_lazy_with(session)),
     })
 }
 
 /// A worker's own pools, which open their connections when they are needed. The spare one also serves a statement that comes before the last one's
 /// connection is back.
-pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, writing: u32) -> PostgresPools {
+pub(crate) fn worker(url: &PostgresUrl, options: &ConnectOptions, suspicion: &Suspicion, writing: u32) -> Pools {
     let session = session_options(url, options);
-    PostgresPools {
-        reader: pool(1 + SPARE_CONNECTIONS, PING_AFTER_IDLE, options, suspicion).connect_lazy_with(read_only(&session)),
-        writer: pool(writing + SPARE_CONNECTIONS, WORKER_PING_AFTER_IDLE, options, suspicion).connect_lazy_with(session),
+    let pool = |connections, ping_after_idle| pool(connections + SPARE_CONNECTIONS, ping_after_idle, options, suspicion);
+    Pools {
+        reader: Pool::kept(pool(1, PING_AFTER_IDLE).connect_lazy_with(read_only(&session)), suspicion),
+        writer: Pool::kept(pool(writing, WORKER_PING_AFTER_IDLE).connect_lazy_with(session), suspicion),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sea_orm::sqlx::Error as SqlxError;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 
 use crate::error::is_connection_lost;
-use crate::kept::KeptConnections;
+use crate::pool::Pool;
 use crate::postgres::Suspicion;
 
 /// How often one read is tried when the connection it was given turns out to be dead: once more.
@@ -22,9 +22,7 @@ const READ_ATTEMPTS: u32 = 2;
 /// somebody waits for a client.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pub(crate) connection: DatabaseConnection,
-    /// Of `connection`, for a worker on PostgreSQL.
-    pub(crate) kept: Option<KeptConnections>,
+    pub(crate) pool: Pool,
     pub(crate) timeout: Duration,
     pub(crate) suspicion: Suspicion,
 }
@@ -64,25 +62,22 @@ fn timed_out(after: Duration) -> DbErr {
 #[sea_orm::prelude::async_trait::async_trait]
 impl ConnectionTrait for Reader {
     fn get_database_backend(&self) -> DbBackend {
-        self.connection.get_database_backend()
+        self.pool.connection.get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.bounded(|| self.connection.execute_raw(statement.clone())).await
+        self.bounded(|| self.pool.connection.execute_raw(statement.clone())).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.bounded(|| self.connection.execute_unprepared(sql)).await
+        self.bounded(|| self.pool.connection.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.bounded(|| self.connection.query_one_raw(statement.clone())).await
+        self.bounded(|| self.pool.connection.query_one_raw(statement.clone())).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &self.kept {
-            Some(kept) => self.bounded(|| kept.query_all_raw(statement.clone())).await,
-            None => self.bounded(|| self.connection.query_all_raw(statement.clone())).await,
-        }
+        self.bounded(|| self.pool.query_all_raw(statement.clone())).await
     }
 }

@@ -12,7 +12,6 @@ use futures_util::future::BoxFuture;
 use sea_orm::metric::Info;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
 };
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
@@ -128,13 +127,7 @@ where
 
 async fn run_statement(inner: &Inner, name: &'static str, statement: Statement) -> Result<Vec<QueryResult>, DatabaseError> {
     let bound = inner.options.transaction_timeout;
-    let run = async {
-        match &inner.kept {
-            Some(kept) => kept.query_all_raw(statement).await,
-            None => inner.writer.query_all_raw(statement).await,
-        }
-    };
-    match tokio::time::timeout(bound, run).await {
+    match tokio::time::timeout(bound, inner.writer.query_all_raw(statement)).await {
         Ok(Ok(rows)) => Ok(rows),
         Ok(Err(error)) => {
             note_loss(inner, &error);
@@ -211,10 +204,6 @@ fn commit_deadline(deadline: tokio::time::Instant) -> tokio::time::Instant {
 }
 
 async fn begin(inner: &Inner) -> Result<DatabaseTransaction, DbErr> {
-    // Of the few places of a worker one may be lost to a ping.
-    if let Some(kept) = &inner.kept {
-        kept.give_back();
-    }
     let mut attempt = 1;
     loop {
         let options = TransactionOptions {
@@ -223,7 +212,7 @@ async fn begin(inner: &Inner) -> Result<DatabaseTransaction, DbErr> {
             sqlite_transaction_mode: (inner.backend == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        match inner.writer.begin_with_options(options).await {
+        match inner.writer.begin(options).await {
             Err(error) if is_connection_lost(&error) => {
                 inner.suspicion.raise();
                 if attempt == BEGIN_ATTEMPTS {
