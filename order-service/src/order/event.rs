@@ -138,20 +138,16 @@ pub fn columns(events: Columns<'_, NewEvent>) -> Columns<'_, NewEvent> {
 pub fn append_from(writes: &mut Writes, events: &'static str, exactly: Option<usize>) {
     let count = format!("(SELECT COUNT(*) FROM {events})");
     // Without events nobody waits for the counter.
-    let take = if writes.backend() == DbBackend::Postgres {
-        format!(
-            "SELECT number FROM take_event_positions({count}) AS number WHERE EXISTS (SELECT 1 FROM {events}) AND number IS NOT NULL"
-        )
+    let any = format!("EXISTS (SELECT 1 FROM {events})");
+    let (take, next, from) = if writes.backend() == DbBackend::Postgres {
+        let take = format!("SELECT number FROM take_event_positions({count}) AS number WHERE {any} AND number IS NOT NULL");
+        (take, "taken.number", format!("{events}, taken"))
     } else {
-        format!("UPDATE event_cursor SET next = next + {count} WHERE EXISTS (SELECT 1 FROM {events}) RETURNING next AS number")
+        let take = format!("UPDATE event_cursor SET next = next + {count} WHERE {any} RETURNING next AS number");
+        // One writer: nobody else moves the counter in between.
+        (take, "(SELECT next FROM event_cursor)", events.to_owned())
     };
     writes.number("taken", take);
-    let (next, from) = if writes.backend() == DbBackend::Postgres {
-        ("taken.number", format!("{events}, taken"))
-    } else {
-        // One writer: nobody else moves the counter in between.
-        ("(SELECT next FROM event_cursor)", events.to_owned())
-    };
     let sql = format!(
         "INSERT INTO order_events (position, order_id, user_id, version, status, rejection_reason, occurred_at_ms, source_event_id,
                                    traceparent)
