@@ -5,7 +5,7 @@
 //! tells nobody. All of it is hints and nothing else: what is lost (a broken connection, a replica that starts) is found by the tail's poll.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,6 +31,8 @@ const INTERVAL: Duration = Duration::from_millis(5);
 const FOLLOWING_INTERVAL: Duration = Duration::from_secs(3);
 /// How long others believe it: two of its notifications may get lost.
 const BELIEVED: Duration = Duration::from_secs(10);
+/// Within this time whoever listens has heard of all that follow: who has just begun to listen believes in them for so long.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// Waits between attempts to listen while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// The longest of these waits.
@@ -114,44 +116,52 @@ impl Replica {
     /// Anything may have been told while nobody listened.
     fn missed(&self) {
         self.heard(COMMITTED);
-        self.heard(FOLLOWING);
+        self.believe_for(HEARD_WITHIN);
     }
 
     fn heard(&self, what: &str) {
         match what {
             COMMITTED => self.feed.hint(),
-            FOLLOWING => {
-                // Whoever has just begun to follow has not been told of the last commits.
-                let believed = self.others.heard_at(Instant::now());
-                if !believed {
-                    self.feed.shared.committed.notify_one();
-                }
-            }
+            FOLLOWING => self.believe_for(BELIEVED),
             // Of a later version.
             _ => {}
         }
     }
+
+    fn believe_for(&self, time: Duration) {
+        let now = Instant::now();
+        let believed = self.others.follow_at(now);
+        self.others.believe_until(now + time);
+        if !believed {
+            // Whoever has just begun to follow has not been told of the last commits.
+            self.feed.shared.committed.notify_one();
+        }
+    }
 }
 
-/// Whether anybody is subscribed to another replica.
+/// Whether anybody is subscribed to another replica, as far as this one has heard.
 struct Others {
-    heard: Mutex<Instant>,
+    believed_until: Mutex<Instant>,
 }
 
 impl Others {
     /// Who starts has not heard of anybody yet, and believes that there is somebody.
     fn new() -> Self {
-        Self { heard: Mutex::new(Instant::now()) }
+        Self { believed_until: Mutex::new(Instant::now() + HEARD_WITHIN) }
     }
 
-    /// Answers whether it was believed before.
-    fn heard_at(&self, now: Instant) -> bool {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        now.duration_since(std::mem::replace(&mut *heard, now)) < BELIEVED
+    /// Or longer, if that is believed already.
+    fn believe_until(&self, instant: Instant) {
+        let mut until = self.until();
+        *until = instant.max(*until);
     }
 
     fn follow_at(&self, now: Instant) -> bool {
-        now.duration_since(*self.heard.lock().unwrap_or_else(PoisonError::into_inner)) < BELIEVED
+        now < *self.until()
+    }
+
+    fn until(&self) -> MutexGuard<'_, Instant> {
+        self.believed_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,11 +173,13 @@ mod tests {
     fn others_are_told_until_nothing_was_heard_of_them_for_a_while() {
         let start = Instant::now();
         let others = Others::new();
-        assert!(others.follow_at(start), "who starts cannot know");
-        let later = Instant::now() + BELIEVED;
+        assert!(others.follow_at(start + FOLLOWING_INTERVAL), "who starts cannot know until those that follow have said so");
+        let later = start + BELIEVED * 2;
         assert!(!others.follow_at(later));
-        assert!(!others.heard_at(later), "and now it begins");
-        assert!(others.follow_at(later + FOLLOWING_INTERVAL * 2), "two notifications were lost");
+        others.believe_until(later + BELIEVED);
+        assert!(others.follow_at(later + FOLLOWING_INTERVAL * 3), "two notifications were lost");
+        others.believe_until(later + HEARD_WITHIN);
+        assert!(others.follow_at(later + FOLLOWING_INTERVAL * 3), "what was heard counts, although others may have been missed");
         assert!(!others.follow_at(later + BELIEVED));
     }
 }
