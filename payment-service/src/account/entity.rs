@@ -1,6 +1,6 @@
 //! The table `accounts` and how it is read.
 
-use database::array::Columns;
+use database::array::{Columns, columns_of};
 use schema::{AccountId, CurrencyCode, Money, Timestamp, UserId};
 use sea_orm::entity::prelude::*;
 
@@ -43,13 +43,16 @@ impl Model {
 /// The accounts with these ids, in no order; ids without an account are left out. The ids must be distinct.
 pub async fn accounts_batch(db: &impl ConnectionTrait, ids: &[AccountId]) -> Result<Vec<Model>, DbErr> {
     let rows = Columns::new(db.get_database_backend(), ids).uuid("id", |id| id.0);
-    let statement = rows.statement(|rows| format!("SELECT a.* FROM {rows} AS r JOIN accounts AS a ON a.id = r.id"));
+    let columns = columns_of::<Entity>("a");
+    let statement = rows.statement(|rows| format!("SELECT {columns} FROM {rows} AS r JOIN accounts AS a ON a.id = r.id"));
     Entity::find().from_raw_sql(statement).all(db).await
 }
 
 /// The accounts of these users, in no order; users without one are left out. The users must be distinct.
 pub async fn accounts_of_users_batch(db: &impl ConnectionTrait, users: &[UserId]) -> Result<Vec<Model>, DbErr> {
     let rows = Columns::new(db.get_database_backend(), users).text("user_id", UserId::as_str);
-    let statement = rows.statement(|rows| format!("SELECT a.* FROM {rows} AS r JOIN accounts AS a ON a.user_id = r.user_id"));
+    let columns = columns_of::<Entity>("a");
+    let statement =
+        rows.statement(|rows| format!("SELECT {columns} FROM {rows} AS r JOIN accounts AS a ON a.user_id = r.user_id"));
     Entity::find().from_raw_sql(statement).all(db).await
 }

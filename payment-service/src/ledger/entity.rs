@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use database::array::Columns;
+use database::array::{Columns, columns_of};
 use schema::{AccountId, CurrencyCode, LedgerEntryId, Money, OrderId, Timestamp, UserId};
 use sea_orm::{DeriveValueType, FromQueryResult, entity::prelude::*};
 
@@ -116,8 +116,9 @@ pub async fn lines_batch(db: &impl ConnectionTrait, ids: &[LedgerEntryId]) -> Re
     let rows = Columns::new(db.get_database_backend(), ids).uuid("id", |id| id.0);
     let statement = rows.statement(|rows| {
         format!(
-            "SELECT e.*, a.currency, a.user_id FROM {rows} AS r
-             JOIN ledger_entries AS e ON e.id = r.id JOIN accounts AS a ON a.id = e.account_id"
+            "SELECT {}, a.currency, a.user_id FROM {rows} AS r
+             JOIN ledger_entries AS e ON e.id = r.id JOIN accounts AS a ON a.id = e.account_id",
+            columns_of::<Entity>("e")
         )
     });
     Line::find_by_statement(statement).all(db).await
