@@ -228,8 +228,9 @@ impl Relay {
         self.removing = None;
         match result {
             Ok(()) => {
+                // What came meanwhile has its own time already.
                 if !self.acknowledged.is_empty() {
-                    self.remove_at = Some(Instant::now());
+                    self.remove_at.get_or_insert_with(Instant::now);
                 }
             }
             Err(error) => {
