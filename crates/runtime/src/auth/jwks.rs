@@ -13,6 +13,7 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// The shortest time between two reads: tokens with invented key ids must not turn into requests.
@@ -138,18 +139,25 @@ impl Jwks {
         if Instant::now() >= *self.stale_after.read().unwrap_or_else(PoisonError::into_inner) {
             // The next one to notice comes a gap later.
             *self.stale_after.write().unwrap_or_else(PoisonError::into_inner) = Instant::now() + REFRESH_GAP;
-            let jwks = self.clone();
-            tokio::spawn(async move { jwks.refresh().await });
+            self.start_refresh();
         }
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the keys again, unless that was tried less than [`REFRESH_GAP`] ago. Whoever comes during
-    /// a read waits for it.
-    pub(super) async fn refresh(&self) {
-        if let Err(error) = self.read_now().await {
-            tracing::warn!(%error, "keeping the old keys");
-        }
+    /// a read waits for it. A caller that goes away does not end the read: it would count as one all the same.
+    pub(super) async fn refresh(self: &Arc<Self>) {
+        // It only fails when it panics or the runtime ends.
+        let _ = self.start_refresh().await;
+    }
+
+    fn start_refresh(self: &Arc<Self>) -> JoinHandle<()> {
+        let jwks = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = jwks.read_now().await {
+                tracing::warn!(%error, "keeping the old keys");
+            }
+        })
     }
 
     async fn read_now(&self) -> Result<(), JwksError> {
