@@ -15,6 +15,9 @@ use crate::health::{Health, HealthCheck};
 /// Between two looks at the database and the broker: a load balancer learns of an outage within the time of a client's retry.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
+/// How long an answer may take: whoever looks shall not see "ready" for as long as others wait for a connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The checks, all of them not ready yet: so that a service that is starting says what it waits for.
 #[derive(Debug, Clone)]
 pub struct Checks {
@@ -59,9 +62,10 @@ where
     F: Future<Output = Result<(), String>>,
 {
     loop {
-        match ping().await {
-            Ok(()) => check.ready(),
-            Err(error) => away(&check, error),
+        match tokio::time::timeout(PROBE_TIMEOUT, ping()).await {
+            Ok(Ok(())) => check.ready(),
+            Ok(Err(error)) => away(&check, error),
+            Err(_) => away(&check, format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
         }
         tokio::time::sleep(PROBE_EVERY).await;
     }
