@@ -6,7 +6,6 @@ mod config;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use order_service::{
     app::{OrderService, migrate},
     endpoint, graphql,
@@ -26,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = program::arguments::<Cli>().command;
     let traces = command.traces();
     program::report("order-service", traces, dispatch(command)).await
 }

@@ -6,7 +6,6 @@ mod config;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use payment_service::{PaymentService, graphql, migrate};
 use runtime::{metrics::Metrics, program};
 
@@ -23,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = program::arguments::<Cli>().command;
     let traces = command.traces();
     program::report("payment-service", traces, dispatch(command)).await
 }

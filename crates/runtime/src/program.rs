@@ -1,6 +1,8 @@
 //! From a command to an exit code, and a service from its start to its end: what every program does the same way.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{env, error::Error, ffi::OsStr, process::ExitCode, time::Duration};
+
+use clap::{Command, Parser, builder::Resettable};
 
 use crate::{
     lifecycle::Shutdown,
@@ -8,6 +10,22 @@ use crate::{
     telemetry::{self, LogFormat},
     traces::TraceExport,
 };
+
+/// The command line, or the end of the process with what is wrong about it. An empty variable counts as not set, because compose files cannot
+/// leave one out.
+pub fn arguments<C: Parser>() -> C {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    let matches = without_variables(C::command(), &is_empty).get_matches();
+    C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn without_variables(command: Command, left_out: &dyn Fn(&OsStr) -> bool) -> Command {
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if left_out(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    command.mut_subcommands(|subcommand| without_variables(subcommand, left_out))
+}
 
 /// Runs a command with logs on stderr and traces as its settings say. A failure is one line on stderr, after the program's name, and a
 /// non-zero exit code.
@@ -64,4 +82,26 @@ where
     });
     shutdown.finished().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_left_out_leaves_the_default() {
+        // Of variables that every test has.
+        let command = || {
+            let inner = Command::new("inner").arg(Arg::new("b").long("b").env("CARGO_PKG_NAME").default_value("default"));
+            Command::new("test").arg(Arg::new("a").long("a").env("CARGO_PKG_NAME").default_value("default")).subcommand(inner)
+        };
+        for (left_out, expected) in [("CARGO_PKG_NAME", "default"), ("CARGO", "runtime")] {
+            let matches = without_variables(command(), &|name| name == left_out).get_matches_from(["test", "inner"]);
+            let inner = matches.subcommand_matches("inner").unwrap();
+            let values = [matches.get_one::<String>("a"), inner.get_one::<String>("b")];
+            assert_eq!(values.map(|value| value.unwrap().as_str()), [expected; 2]);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use order_service::endpoint::cors_origins;
 use runtime::{
     service_settings::{TokenRequest, boolean},
-    settings::SettingError,
+    settings::{SettingError, parse},
 };
 #[cfg(feature = "kafka")]
 use tandem::bench::{BenchOptions, FIGURES, stage::replica::ReplicaSettings};
@@ -103,8 +103,8 @@ impl ReplicaArgs {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Port of the public endpoint; 0 takes a free one.
-    #[arg(long, env = "PORT", default_value_t = 8000)]
-    port: u16,
+    #[arg(long, env = "PORT", default_value = "8000")]
+    port: String,
     /// Name or address to listen on. Anything but this machine itself serves others too, without demo token.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
@@ -144,7 +144,7 @@ impl RunArgs {
     pub fn settings(self) -> Result<EmbeddedSettings, SettingError> {
         Ok(EmbeddedSettings {
             host: self.host,
-            port: self.port,
+            port: parse("PORT", &self.port, "a port from 0 to 65535")?,
             graphiql: boolean("GRAPHIQL", &self.graphiql, true)?,
             introspection: boolean("INTROSPECTION", &self.introspection, true)?,
             cors_origins: cors_origins(&self.cors_origins)?,

@@ -4,7 +4,6 @@ mod cli;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use runtime::{program, telemetry};
 use tandem::{
     embedded::{self, Graphiql, Tandem},
@@ -25,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "one clear line is what a person needs")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = program::arguments();
     let result = match cli.command {
         None => run(cli.run).await,
         Some(Command::Run(args)) => run(args).await,
