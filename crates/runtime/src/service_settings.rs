@@ -24,6 +24,12 @@ pub struct AuthArgs {
     /// A file or URL of public keys (a JSON Web Key Set).
     #[arg(long, env = "JWKS", value_name = "FILE|URL")]
     jwks: Option<String>,
+    /// For whom tokens must be (their `aud`): set it when the keys' owner signs for others, too.
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME")]
+    jwt_audience: Option<String>,
+    /// Who must have made them (their `iss`).
+    #[arg(long, env = "JWT_ISSUER", value_name = "NAME")]
+    jwt_issuer: Option<String>,
 }
 
 impl std::fmt::Debug for AuthArgs {
@@ -32,6 +38,8 @@ impl std::fmt::Debug for AuthArgs {
             .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| "(secret)"))
             .field("jwt_secret_file", &self.jwt_secret_file)
             .field("jwks", &self.jwks)
+            .field("jwt_audience", &self.jwt_audience)
+            .field("jwt_issuer", &self.jwt_issuer)
             .finish()
     }
 }
@@ -57,7 +65,13 @@ impl AuthArgs {
                 Some(Jwks::load(parsed).await.map_err(|error| SettingError::invalid("JWKS", source, allowed(error)))?)
             }
         };
-        Ok(TokenVerifier::new(&secrets, jwks))
+        let (audience, issuer) = self.names();
+        if jwks.is_some() && audience.is_none() {
+            tracing::warn!(
+                "JWT_AUDIENCE is not set: every token that the owner of JWKS signs is accepted, also those for others"
+            );
+        }
+        Ok(TokenVerifier::requiring(&secrets, jwks, audience, issuer))
     }
 
     /// Signs with the first secret.
@@ -70,7 +84,13 @@ impl AuthArgs {
         let first = secrets
             .first()
             .ok_or_else(|| missing("JWT_SECRET", "a secret of at least 32 bytes, or JWT_SECRET_FILE a file of one"))?;
-        Ok(TokenSigner::new(first))
+        let (audience, issuer) = self.names();
+        Ok(TokenSigner::new(first).naming(audience, issuer))
+    }
+
+    fn names(&self) -> (Option<String>, Option<String>) {
+        let name = |text: &Option<String>| given(text.as_deref()).map(str::to_owned);
+        (name(&self.jwt_audience), name(&self.jwt_issuer))
     }
 
     fn secrets(&self) -> Result<Vec<Secret>, SettingError> {
@@ -157,15 +177,25 @@ impl HealthcheckArgs {
     ///
     /// When it is not ready.
     pub async fn ask(&self, default_port: u16) -> Result<(), NotReady> {
-        let port = match given(self.listen.as_deref()) {
-            Some(listen) => listen_address("LISTEN", listen)?.rsplit_once(':').and_then(|(_, port)| port.parse().ok()),
-            None => None,
+        let listen = match given(self.listen.as_deref()) {
+            Some(listen) => listen_address("LISTEN", listen)?,
+            None => format!("127.0.0.1:{default_port}"),
         };
         crate::install_tls_provider();
-        let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).build()?;
-        let url = format!("http://127.0.0.1:{}/health/ready", port.unwrap_or(default_port));
+        // A proxy for the rest of the world would look for the replica on its own machine.
+        let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
+        let url = format!("http://{}/health/ready", callable(&listen));
         let response = client.get(url).send().await?;
         if response.status().is_success() { Ok(()) } else { Err(NotReady::Answer(response.text().await?)) }
+    }
+}
+
+/// Where to call what listens there: whoever listens on every address of this machine listens on its own, too.
+fn callable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
     }
 }
 
@@ -357,6 +387,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn tokens_that_are_signed_here_are_for_whom_they_must_be() {
+        let secret = ["--jwt-secret", "0123456789abcdef0123456789abcdef"];
+        let named = parse(&[&secret[..], &["--jwt-audience", "tandem", "--jwt-issuer", "https://id.example"]].concat()).auth;
+        let nameless = parse(&secret).auth;
+        let sign = |auth: &AuthArgs| auth.signer().unwrap().sign::<&str>("ada", &[], Duration::from_secs(60)).unwrap();
+        let verifier = named.verifier().await.unwrap();
+        verifier.verify(&sign(&named)).await.unwrap();
+        assert!(matches!(verifier.verify(&sign(&nameless)).await, Err(TokenError::InvalidClaim("aud" | "iss"))));
+        nameless.verifier().await.unwrap().verify(&sign(&named)).await.unwrap();
+    }
+
     #[test]
     fn addresses_are_checked_before_anything_is_started() {
         for text in ["0.0.0.0:8001", "[::]:8001", "localhost:0"] {
@@ -364,6 +406,18 @@ mod tests {
         }
         for text in ["8001", "0.0.0.0", "::1:8001", "0.0.0.0:eighty"] {
             assert!(listen_address("LISTEN", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_replica_is_asked_where_it_listens() {
+        for (listen, asked) in [
+            ("0.0.0.0:8001", "127.0.0.1:8001"),
+            ("[::]:8001", "[::1]:8001"),
+            ("10.0.0.5:8001", "10.0.0.5:8001"),
+            ("orders.internal:8000", "orders.internal:8000"),
+        ] {
+            assert_eq!(callable(listen), asked);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -327,6 +328,18 @@ async fn invented_key_ids_do_not_turn_into_requests() {
         assert_eq!(verifier.verify(&token).await, Err(TokenError::UnknownKey));
     }
     assert_eq!(provider.requests.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_keep_others_from_new_keys() {
+    let provider = Provider::start(Some(vec![jwk(Algorithm::RS256, "one", RSA)])).await;
+    let verifier = provider.verifier().await;
+    provider.set(Some(vec![jwk(Algorithm::ES256, "two", P256)]));
+    let_the_gap_pass().await;
+    let two = signed(Algorithm::ES256, Some("two"), P256, &claims());
+    // Begins, and is given up at its first wait.
+    assert_eq!(verifier.verify(&two).now_or_never(), None);
+    verifier.verify(&two).await.unwrap();
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use super::{TokenError, is_subject};
 #[derive(Clone)]
 pub struct TokenSigner {
     key: EncodingKey,
+    audience: Option<String>,
+    issuer: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -21,12 +23,22 @@ struct Claims<'a> {
     exp: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
 }
 
 impl TokenSigner {
     /// Signs with this secret.
     pub fn new(secret: &Secret) -> Self {
-        Self { key: EncodingKey::from_secret(secret.as_bytes()) }
+        Self { key: EncodingKey::from_secret(secret.as_bytes()), audience: None, issuer: None }
+    }
+
+    /// Tokens also say for whom and by whom they are, for a verifier that requires it.
+    #[must_use]
+    pub fn naming(self, audience: Option<String>, issuer: Option<String>) -> Self {
+        Self { audience, issuer, ..self }
     }
 
     /// A token for `subject` that expires after `ttl` (whole seconds).
@@ -45,7 +57,14 @@ impl TokenSigner {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let exp = now.checked_add(ttl.as_secs()).filter(|exp| i64::try_from(*exp).is_ok());
-        let claims = Claims { sub: subject, iat: now, exp: exp.ok_or(TokenError::InvalidClaim("exp"))?, scope: scopes.join(" ") };
+        let claims = Claims {
+            sub: subject,
+            iat: now,
+            exp: exp.ok_or(TokenError::InvalidClaim("exp"))?,
+            scope: scopes.join(" "),
+            aud: self.audience.as_deref(),
+            iss: self.issuer.as_deref(),
+        };
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?)
     }
 }
