@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use database::Database;
 use database::testing::{on_both, sqlite};
+use database::{Database, DatabaseError};
 use messaging::outbox::RetrySchedule;
 use messaging::{Gate, Relay, RelayHandle, RelayOptions, Sweeper, SweeperOptions};
+use sea_orm::ConnectionTrait as _;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, eventually, execute, insert, make_due, rows, soon, waiting};
+use crate::support::{
+    Mode, OUTBOX, OutboxBroker, TestMigrator, count, eventually, execute, insert, make_due, rows, soon, waiting,
+};
 
 struct Running {
     relay: RelayHandle,
@@ -225,5 +229,54 @@ async fn a_closed_gate_stops_publishing_between_two_batches() {
     assert!(broker.published().is_empty());
     gate.open();
     eventually("removed", || async { waiting(&db).await == 0 }).await;
+    running.stop().await;
+}
+
+/// Otherwise one small removal follows the other for as long as rows keep coming.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_come_during_a_removal_wait_for_others() {
+    let Some(db) = database::testing::postgres::<TestMigrator>().await else { return };
+    execute(
+        &db,
+        "CREATE TABLE removals (at TIMESTAMPTZ);
+         CREATE FUNCTION note_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN INSERT INTO removals VALUES (now()); RETURN NULL; END $$;
+         CREATE TRIGGER removals AFTER DELETE ON outbox_test FOR EACH STATEMENT EXECUTE FUNCTION note_removal();",
+    )
+    .await;
+    let all = rows(4);
+    insert(&db, &all).await;
+    let (locked, is_locked) = oneshot::channel();
+    let (release, released) = oneshot::channel::<()>();
+    let holding = {
+        let db = (*db).clone();
+        tokio::spawn(async move {
+            db.transaction("hold", move |tx| {
+                Box::pin(async move {
+                    tx.execute_unprepared("SELECT id FROM outbox_test WHERE payload = '0' FOR UPDATE").await?;
+                    locked.send(()).unwrap();
+                    released.await.unwrap();
+                    Ok::<_, DatabaseError>(())
+                })
+            })
+            .await
+            .unwrap();
+        })
+    };
+    is_locked.await.unwrap();
+    let broker = OutboxBroker::new(Mode::Up);
+    // Two are removed at once, and one would wait for an hour.
+    let options = RelayOptions { remove_rows: 2, remove_after: Duration::from_secs(3600), ..RelayOptions::default() };
+    let running = start(&db, &broker, options, &Gate::new());
+    running.relay.committed(all[..2].to_vec());
+    eventually("the first removal waits for its row", || async { count(&db, "pg_locks WHERE NOT granted").await > 0 }).await;
+    running.relay.committed(all[2..3].to_vec());
+    eventually("published", || async { broker.published().len() == 3 }).await;
+    release.send(()).unwrap();
+    holding.await.unwrap();
+    eventually("the first two are removed", || async { waiting(&db).await <= 2 }).await;
+    running.relay.committed(all[3..].to_vec());
+    eventually("all are removed", || async { waiting(&db).await == 0 }).await;
+    assert_eq!(count(&db, "removals").await, 2, "the third waits for the fourth");
     running.stop().await;
 }
