@@ -73,8 +73,8 @@ impl Sweeper {
         Self { db, table, broker, options, outage: Outage::new(table) }
     }
 
-    /// Sweeps on a task of its own until `shutdown`; a sweep under way is finished. `gate` holds it between
-    /// two sweeps.
+    /// Sweeps on a task of its own until `shutdown`, which does not wait for a broker that is away: what a sweep has claimed is due
+    /// again later. `gate` holds it between two sweeps.
     #[must_use]
     pub fn start(self, shutdown: CancellationToken, gate: Gate) -> JoinHandle<()> {
         tokio::spawn(self.run(shutdown, gate))
@@ -86,7 +86,10 @@ impl Sweeper {
             let Some(pass) = shutdown.run_until_cancelled(gate.pass()).await else {
                 return;
             };
-            let more = match self.sweep().await {
+            let Some(swept) = shutdown.run_until_cancelled(self.sweep()).await else {
+                return;
+            };
+            let more = match swept {
                 // A full claim: more is due, and the broker takes it.
                 Ok(sweep) => sweep.claimed >= self.options.claim_rows && !self.outage.is_on(),
                 Err(error) => {
