@@ -9,8 +9,9 @@ use runtime::{
 };
 use tokio::sync::Mutex;
 
-/// How long requests in hand may take after the listener was told to stop; then their connections are dropped.
-const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// How long requests in hand may take after the listener was told to stop; then their connections are dropped. Half of the time that the
+/// process has for its end: what comes after it, the batch in hand and the relay, needs the other half.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
 /// Serves a router at one address.
 pub(crate) struct Listener {
