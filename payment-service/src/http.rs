@@ -5,14 +5,17 @@
 //!
 //! It is up before the database is, for the health routes; until then `/graphql` answers 503.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_graphql::{Request, Response as GraphqlResponse};
 use async_graphql_axum::GraphQLResponse;
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, FromRequest as _, Request as HttpRequest, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
@@ -24,6 +27,8 @@ use crate::graphql::PaymentsSchema;
 
 /// Largest request body: a thousand representations with long ids fit many times.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// How long a body may take: the gateway sends its own at once.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest list in the variables: entities per call. The gateway sends at most a tenth of it.
 pub const MAX_LIST_ITEMS: usize = 1_000;
 
@@ -45,11 +50,12 @@ pub fn router(schema: LateSchema, verifier: TokenVerifier) -> Router {
     traced(router)
 }
 
-async fn graphql(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Bytes) -> Response {
-    if !is_json(&headers) {
+async fn graphql(State(endpoint): State<Endpoint>, request: HttpRequest) -> Response {
+    let headers = request.headers();
+    if !is_json(headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::BadUserInput, "send application/json");
     }
-    let identity = match endpoint.verifier.from_headers(&headers).await {
+    let identity = match endpoint.verifier.from_headers(headers).await {
         Ok(identity) => identity,
         Err(error) => {
             tracing::debug!(%error, "token refused");
@@ -64,6 +70,12 @@ async fn graphql(State(endpoint): State<Endpoint>, headers: HeaderMap, body: Byt
             }
             return response;
         }
+    };
+    // Only now: whoever is refused shall not make anybody wait for a body.
+    let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return rejection.into_response(),
+        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadUserInput, "the body takes too long"),
     };
     let request = match serde_json::from_slice::<Request>(&body) {
         Ok(request) => request,
