@@ -29,7 +29,7 @@ pub const OUTBOX: OutboxTable = OutboxTable("outbox_orders");
 pub const MAX_BATCH: usize = 200;
 
 /// The transaction in logs, metrics and errors.
-const CREATE: &str = "create orders";
+pub(super) const CREATE: &str = "create orders";
 
 /// An order as its caller wants it; checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl Prepared {
         // IS TRUE keeps PostgreSQL from joining, which without an index compares each row with each other one.
         writes.table("accepted", &format!("SELECT * FROM placed WHERE (id IN ({is_new})) IS TRUE"));
         writes.add(outbox::insert_from(backend, OUTBOX, "accepted", tasks_topic));
-        writes.add_sql(resend::insert_from("accepted"));
+        writes.add_sql(resend::insert_from(backend, "accepted"));
         writes.table(
             "events",
             &format!(

@@ -27,12 +27,15 @@ use database::array::{Columns, is_one_of, skip_locked};
 
 /// An order is sent again when it has been PENDING for this long: far longer than a healthy payment takes.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
-/// The interval doubles up to this: a day's outage leaves few repeats, and its end is noticed soon enough.
+/// The interval doubles up to this: whatever was mended, its orders go on soon enough.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 /// How often is looked; a fraction of [`FIRST_AFTER`].
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Orders per transaction, so that the end of a long outage is worked off in bounded steps.
 const BATCH: i64 = 200;
+/// Between two of them while more orders are due: with [`BATCH`] at most 400 orders per second and replica. While Payments is away or behind,
+/// all of its orders become due, and sending them again must not be what keeps it behind.
+const PAUSE: Duration = Duration::from_millis(500);
 /// From this attempt on an order is counted in the metric `orders_resent_often_total`: somebody should look.
 const ATTENTION_FROM: i32 = 5;
 
@@ -44,8 +47,9 @@ pub fn delay_ms(resends: u32) -> i64 {
 }
 
 /// From now on the orders in the table `orders` of the transaction's writes are looked after. Part of the transaction that accepts them.
-pub(super) fn insert_from(orders: &str) -> String {
-    format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT id, created_at_ms + {} FROM {orders}", delay_ms(0))
+pub(super) fn insert_from(backend: DbBackend, orders: &str) -> String {
+    let (now, delay_ms) = (now_ms_sql(backend), delay_ms(0));
+    format!("INSERT INTO pending_orders (order_id, resend_at_ms) SELECT id, {now} + {delay_ms} FROM {orders}")
 }
 
 /// The orders of these events are decided. Part of the transaction that settles them.
@@ -80,11 +84,14 @@ pub async fn resend_due_batch(tx: &DatabaseTransaction, tasks_topic: &str) -> Re
         tracing::debug!(orders = left.len(), "tasks still wait in the outbox: left to the sweeper");
     }
     for Due { order, resends } in &lost {
-        tracing::warn!(order = %order.id, attempt = resends, "order is still PENDING, its payment task is sent again");
-        if *resends >= ATTENTION_FROM {
-            metrics::counter!("orders_resent_often_total").increment(1);
-        }
+        tracing::debug!(order = %order.id, attempt = resends, "order is still PENDING, its payment task is sent again");
     }
+    if let Some(most) = lost.iter().max_by_key(|due| due.resends) {
+        let (orders, order, attempt) = (lost.len(), most.order.id, most.resends);
+        tracing::warn!(orders, %order, attempt, "orders are still PENDING, their payment tasks are sent again");
+    }
+    let often = lost.iter().filter(|due| due.resends >= ATTENTION_FROM).count();
+    metrics::counter!("orders_resent_often_total").increment(often as u64);
     let outbox = lost.into_iter().map(|due| payment_task(&due.order, tasks_topic)).collect::<Result<Vec<_>, _>>()?;
     if !outbox.is_empty() {
         outbox::insert_batch(tx, OUTBOX, &outbox).await?;
@@ -162,7 +169,7 @@ pub async fn run(database: Database, relay: RelayHandle, tasks_topic: std::sync:
                 false
             }
         };
-        let pause = if full { Duration::ZERO } else { POLL_INTERVAL };
+        let pause = if full { PAUSE } else { POLL_INTERVAL };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
