@@ -11,7 +11,10 @@ use database::{BoxFuture, Database, DatabaseError, Reader};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use messaging::{relay::RelayHandle, trace::Step};
 use sea_orm::DbBackend;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc,
+    oneshot::{self, error::RecvError},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
@@ -86,7 +89,9 @@ impl Intake {
         let (answer, answered) = oneshot::channel();
         let call = Call { order, answer, span: tracing::Span::current() };
         self.calls.try_send(call).map_err(|_| IntakeError::Overloaded)?;
-        answered.await.map_err(|_| IntakeError::Overloaded)?
+        // Whoever had the order is gone, and perhaps had stored it.
+        let unknown = |error: RecvError| DatabaseError::OutcomeUnknown { transaction: create::CREATE, reason: error.to_string() };
+        answered.await.map_err(|error| IntakeError::Database(Arc::new(unknown(error))))?
     }
 }
 
