@@ -33,6 +33,8 @@ const FOLLOWING_INTERVAL: Duration = Duration::from_secs(3);
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Within this time whoever listens has heard of all that follow: who has just begun to listen believes in them for so long.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
+/// After this time without a word the connection is made anew: it only reads, and would never notice that the network was cut.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Waits between attempts to listen while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// The longest of these waits.
@@ -94,7 +96,10 @@ impl Replica {
                     waits = backoff.build();
                     self.missed();
                     loop {
-                        match listener.try_recv().await {
+                        let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+                            break "nothing was heard for a while".to_owned();
+                        };
+                        match received {
                             Ok(Some(notification)) => match notification.payload().split_once(' ') {
                                 Some((what, id)) if id != self.id => self.heard(what),
                                 _ => {}
