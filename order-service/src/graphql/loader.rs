@@ -1,6 +1,12 @@
 //! One statement for all rows of a kind that a request asks for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_graphql::{
     Context,
@@ -9,7 +15,7 @@ use async_graphql::{
 use database::Database;
 use schema::{
     OrderId,
-    graphql::{GraphqlError, loading},
+    graphql::{ErrorCode, GraphqlError, MAX_PAGE_SIZE, loading},
 };
 use sea_orm::DbErr;
 
@@ -21,16 +27,47 @@ use crate::order::{
 /// Ids per statement: the largest page.
 const MAX_BATCH: usize = 100;
 
+/// Orders that the lists of one request, or of one event of a subscription, may have in all: a page of pages. Lists in lists multiply.
+const MAX_LISTED: usize = MAX_PAGE_SIZE + MAX_PAGE_SIZE * MAX_PAGE_SIZE;
+
 /// The loaders of one request: they see what its viewer may see, and live no longer.
 pub struct Loaders {
     orders: DataLoader<Orders>,
     histories: DataLoader<Histories>,
+    budget: Budget,
+}
+
+/// How many orders may still be listed. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(MAX_LISTED)))
+    }
+
+    /// Takes a page's worth.
+    pub(super) fn take(&self, orders: usize) -> Result<(), GraphqlError> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(orders));
+        let message = || format!("lists of more than {MAX_LISTED} orders in one operation: ask for smaller pages");
+        taken.map(drop).map_err(|_| GraphqlError::new(ErrorCode::LimitExceeded, message()))
+    }
+
+    /// For the next event.
+    pub(super) fn renew(&self) {
+        self.0.store(MAX_LISTED, Ordering::Relaxed);
+    }
 }
 
 impl Loaders {
     pub(super) fn new(database: Database, owner: Option<Owner>) -> Self {
         let orders = Orders { database: database.clone(), owner };
-        Self { orders: loading::loader(orders, MAX_BATCH), histories: loading::loader(Histories { database }, MAX_BATCH) }
+        let histories = Histories { database };
+        Self {
+            orders: loading::loader(orders, MAX_BATCH),
+            histories: loading::loader(histories, MAX_BATCH),
+            budget: Budget::new(),
+        }
     }
 }
 
@@ -43,6 +80,11 @@ pub(super) async fn order(ctx: &Context<'_>, id: OrderId) -> Result<Option<Order
 pub(super) async fn history(ctx: &Context<'_>, id: OrderId) -> Result<Vec<OrderEvent>, GraphqlError> {
     let history = loaders(ctx)?.histories.load_one(id).await;
     history.map(Option::unwrap_or_default).map_err(|error| failure(&error))
+}
+
+/// What the request may still list.
+pub(super) fn budget<'a>(ctx: &Context<'a>) -> Result<&'a Budget, GraphqlError> {
+    Ok(&loaders(ctx)?.budget)
 }
 
 fn loaders<'a>(ctx: &Context<'a>) -> Result<&'a Loaders, GraphqlError> {

@@ -12,7 +12,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::{
     Context as Services,
     event::{OrderEventObject, parse_cursor},
-    loader,
+    loader::{self, Budget},
     viewer::viewer,
 };
 use crate::{
@@ -39,7 +39,7 @@ impl Subscription {
         let order = Box::pin(loader::order(ctx, id)).await?.ok_or_else(not_found)?;
         let services = ctx.data::<Services>().map_err(|_| GraphqlError::internal())?;
         let events = stream::of_order(services.feed.clone(), services.database.clone(), order.id);
-        Ok(events.map(to_object))
+        Ok(to_objects(events, loader::budget(ctx)?.clone()))
     }
 
     /// All of the caller's orders from now on, or, with `after`, everything since that cursor and then on: no gap, no repeat. A cursor that was pruned is CURSOR_EXPIRED.
@@ -52,8 +52,19 @@ impl Subscription {
         let after = after.as_deref().map(parse_cursor).transpose()?;
         let services = ctx.data::<Services>().map_err(|_| GraphqlError::internal())?;
         let events = stream::of_user(services.feed.clone(), services.database.clone(), user, after);
-        Ok(events.map(to_object))
+        Ok(to_objects(events, loader::budget(ctx)?.clone()))
     }
+}
+
+/// Each event with a budget of its own for what is asked about it.
+fn to_objects(
+    events: impl Stream<Item = Result<Arc<EventAndOrder>, FeedError>>,
+    budget: Budget,
+) -> impl Stream<Item = Result<OrderEventObject, GraphqlError>> {
+    events.map(move |event| {
+        budget.renew();
+        to_object(event)
+    })
 }
 
 fn to_object(event: Result<Arc<EventAndOrder>, FeedError>) -> Result<OrderEventObject, GraphqlError> {

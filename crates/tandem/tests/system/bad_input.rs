@@ -181,6 +181,26 @@ async fn pages_that_are_none_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_in_lists_in_lists_are_refused_before_they_are_read() {
+    let Some(system) = System::start().await else { return };
+    let ada = system.user_with("ada", "100", "EUR").await;
+    for _ in 0..10 {
+        ada.order("1").await;
+    }
+    let page = "orders(first: 100) { nodes { user { orders(first: 100) { nodes { id } } } } }";
+    let answer = ada.run(&format!("{{ {page} }}"), json!({})).await;
+    assert!(answer.errors.is_empty(), "a page of pages is what people ask for: {answer:?}");
+    let deeper =
+        "orders(first: 100) { nodes { user { orders(first: 100) { nodes { user { orders(first: 100) { nodes { id } } } } } } } }";
+    let answer = ada.run(&format!("{{ {deeper} }}"), json!({})).await;
+    assert_eq!(answer.code(), Some("LIMIT_EXCEEDED"), "{answer:?}");
+    // Each status counts once, however often it is named.
+    let filtered = "query($status: [OrderStatus!]) { orders(filter: { status: $status }) { nodes { id } } }";
+    let answer = ada.run(filtered, json!({ "status": vec!["PAID"; 70_000] })).await;
+    assert!(answer.errors.is_empty(), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_that_are_none_or_too_much_are_refused() {
     let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
