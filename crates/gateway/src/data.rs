@@ -48,6 +48,15 @@ fn is_one_of(object: &Object, conditions: &BTreeSet<String>, types: &TypeRelatio
     type_name(object).is_none_or(|name| conditions.iter().any(|condition| types.satisfies(name, condition)))
 }
 
+/// How many values there are, itself included.
+pub(crate) fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::List(items) => items.iter().map(count).sum(),
+        Value::Object(object) => object.values().map(count).sum(),
+        _ => 0_usize,
+    }
+}
+
 /// Calls `found` for every object at the path, with the indices of the lists on the way.
 pub(crate) fn visit<'v>(
     value: &'v Value,

@@ -51,6 +51,9 @@ pub struct Limits {
     /// Different entities of one fetch; a fetch that needs more is not made. 10,000: a page of pages. Bounds how many calls one
     /// small operation over nested lists can cause.
     pub max_entities_per_fetch: usize,
+    /// Values that one operation may have more than once, because an entity stands at several places. 200,000: a page of pages of the same
+    /// entity. Bounds the memory of small operations that go round in circles.
+    pub max_repeated_values: usize,
     /// Entity calls of one fetch that are under way at the same time. 4: enough to hide latency without a stampede.
     pub concurrent_entity_calls: usize,
     /// Errors of one answer; later ones are left out. 200: enough to see what is wrong.
@@ -76,6 +79,7 @@ impl Default for Limits {
             max_concurrent_plans: 2,
             entities_per_call: 100,
             max_entities_per_fetch: 10_000,
+            max_repeated_values: 200_000,
             concurrent_entity_calls: 4,
             max_response_errors: 200,
         }

@@ -147,6 +147,11 @@ impl Execution<'_> {
                 data::rewrite(entity, &output.rewrites, &self.gateway.supergraph.types);
             }
         }
+        state.repeated += repeated(fetch, found, call, &lists);
+        if state.repeated > self.gateway.limits.max_repeated_values {
+            let message = "the same objects stand at too many places of the answer: ask for fewer";
+            return fail(&mut state, fetch, found, call, &coded(ErrorCode::LimitExceeded, message));
+        }
         Errors { fetch, found, call, lists: &lists }.locate_all(&mut state, response.errors);
         note_absent(&mut state, fetch, found, call, &lists);
         for (output, list) in fetch.outputs.iter().zip(lists) {
@@ -181,6 +186,20 @@ fn split(found: &[Found], size: usize) -> Vec<Call> {
         calls.push(call);
     }
     calls
+}
+
+/// Values that entities at several places bring along beyond the first of these places.
+fn repeated(fetch: &EntityFetch, found: &[Found], call: &Call, lists: &[Option<Vec<Value>>]) -> usize {
+    let mut values = 0_usize;
+    for (output, list) in fetch.outputs.iter().zip(lists) {
+        for (representation, entity) in call[output.input].clone().zip(list.iter().flatten()) {
+            let places = found[output.input].places_of(representation).count();
+            if places > 1 {
+                values = values.saturating_add(data::count(entity).saturating_mul(places - 1));
+            }
+        }
+    }
+    values
 }
 
 fn put(data: &mut Value, input: &EntityInput, found: &Found, representation: usize, entity: Value) {

@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// Errors of the subgraphs with their place in the plan.
     errors: Vec<(usize, ServerError)>,
     pub(crate) failures: Vec<Failure>,
+    /// Values that stand in the data more than once; see [`Limits::max_repeated_values`](crate::Limits::max_repeated_values).
+    repeated: usize,
     max_errors: usize,
 }
 
@@ -82,6 +84,7 @@ impl<'r> Execution<'r> {
             data: Value::Object(Object::new()),
             errors: Vec::new(),
             failures: Vec::new(),
+            repeated: 0,
             max_errors: gateway.limits.max_response_errors,
         };
         Self { gateway, plan, variables, caller, state: Mutex::new(state) }

@@ -81,3 +81,14 @@ async fn more_entities_than_anybody_can_want_are_not_asked_for_at_all() {
     assert!(answer.data().starts_with(r#"{"books":[{"id":"b1","shippingCost":null}"#));
     assert_eq!(world.reviews.calls().len(), calls);
 }
+
+#[tokio::test]
+async fn one_entity_at_too_many_places_is_not_copied_to_them() {
+    let query = "{ books(first: 6) { author { bio } } }";
+    let world = World::with_limits(Limits { max_repeated_values: 1_000, ..Limits::default() }).await;
+    let answer = world.ask(query).await;
+    assert!(answer.0.errors.is_empty(), "{:?}", answer.0.errors);
+    let world = World::with_limits(Limits { max_repeated_values: 2, ..Limits::default() }).await;
+    let answer = world.ask(query).await;
+    assert!(!answer.codes().is_empty() && answer.codes().iter().all(|code| code.starts_with("LIMIT_EXCEEDED books.")));
+}
