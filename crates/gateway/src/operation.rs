@@ -16,8 +16,9 @@ use async_graphql::Pos;
 
 use crate::error::{ErrorCode, Rejection};
 use crate::limits::{self, Limits};
+use crate::plan::REPRESENTATIONS;
 use crate::subgraph::OperationKind;
-use crate::supergraph::Supergraph;
+use crate::supergraph::{ALIAS_PREFIX, Supergraph};
 
 /// A valid document with all its operations.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Document {
         }
         let ast = parsed.map_err(|failure| rejection(ErrorCode::GraphqlParseFailed, &failure.errors))?;
         limits::check(&ast, limits)?;
-        refuse_reserved_aliases(&ast)?;
+        refuse_reserved_names(&ast)?;
         let executable = ast
             .to_executable_validate(&supergraph.public)
             .map_err(|failure| rejection(ErrorCode::GraphqlValidationFailed, &failure.errors))?;
@@ -108,17 +109,20 @@ fn message(error: GraphQLError) -> (String, Vec<Pos>) {
     (error.message, locations)
 }
 
-/// The specification reserves names with two underscores; the gateway and the planner rely on it for names of their own.
-fn refuse_reserved_aliases(document: &ast::Document) -> Result<(), Rejection> {
+/// In front of names that the gateway and the planner make for themselves. The specification reserves two underscores for it.
+const RESERVED: [&str; 3] = ["__", "_internal_", ALIAS_PREFIX];
+
+/// `__typename` under any name is harmless: it is answered here, and compilers of clients ask for it as `__isNode`.
+fn refuse_reserved_names(document: &ast::Document) -> Result<(), Rejection> {
     fn check(selections: &[ast::Selection]) -> Result<(), Rejection> {
         for selection in selections {
             match selection {
                 ast::Selection::Field(field) => {
                     if let Some(alias) = &field.alias
-                        && (alias.starts_with("__") || alias.starts_with("_internal_"))
+                        && field.name != "__typename"
+                        && RESERVED.iter().any(|prefix| alias.starts_with(prefix))
                     {
-                        let message = format!("the alias `{alias}` is reserved");
-                        return Err(Rejection::new(ErrorCode::GraphqlValidationFailed, message));
+                        return Err(reserved("alias", alias));
                     }
                     check(&field.selection_set)?;
                 }
@@ -130,12 +134,21 @@ fn refuse_reserved_aliases(document: &ast::Document) -> Result<(), Rejection> {
     }
     for definition in &document.definitions {
         match definition {
-            ast::Definition::OperationDefinition(operation) => check(&operation.selection_set)?,
+            ast::Definition::OperationDefinition(operation) => {
+                if operation.variables.iter().any(|variable| variable.name == REPRESENTATIONS) {
+                    return Err(reserved("variable", REPRESENTATIONS));
+                }
+                check(&operation.selection_set)?;
+            }
             ast::Definition::FragmentDefinition(fragment) => check(&fragment.selection_set)?,
             _ => {}
         }
     }
     Ok(())
+}
+
+fn reserved(what: &str, name: &str) -> Rejection {
+    Rejection::new(ErrorCode::GraphqlValidationFailed, format!("the {what} `{name}` is reserved"))
 }
 
 impl Operation {

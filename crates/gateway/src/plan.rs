@@ -25,6 +25,9 @@ use crate::subgraph::{OperationKind, SubgraphOperation};
 use crate::supergraph::Supergraph;
 use crate::text;
 
+/// The variable in which the planner's operations take entities; no variable of a client's is called so.
+pub(crate) const REPRESENTATIONS: &str = "representations";
+
 /// How one combination of an operation and its conditions is executed.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -249,13 +252,12 @@ impl Translation<'_> {
     }
 
     fn entities(&mut self, node: &FetchNode, path: &FlattenNodePath) -> Result<EntityFetch, Rejection> {
-        const VARIABLE: &str = "representations";
         const KEY: &str = "_entities";
         let Some(requires) = &node.requires else { return Err(internal("an entity fetch requires nothing", &"")) };
-        let fetch = self.fetch(&node.service_name, &node.operation, &[VARIABLE])?;
+        let fetch = self.fetch(&node.service_name, &node.operation, &[REPRESENTATIONS])?;
         let rewrites_of_output = rewrites(node.output_rewrites.as_deref());
         let input = EntityInput {
-            variable: Name::new(VARIABLE),
+            variable: Name::new(REPRESENTATIONS),
             paths: vec![data_path(path)],
             requires: requirements(requires),
             rewrites: rewrites(node.input_rewrites.as_deref()),

@@ -14,6 +14,9 @@ use hive_router_query_planner::utils::parsing::safe_parse_schema;
 
 use crate::error::GatewayError;
 
+/// In front of an alias that is the name of some field, while data is gathered; clients' own aliases do not begin so.
+pub(crate) const ALIAS_PREFIX: &str = "_alias_";
+
 /// Directives that mean something to a client; all others describe the supergraph to gateways.
 const PUBLIC_DIRECTIVES: [&str; 3] = ["deprecated", "specifiedBy", "oneOf"];
 
@@ -62,7 +65,7 @@ impl Supergraph {
     /// own (`id`, for example, to name an entity), would take the aliased value for that field's and ask for the wrong entity.
     pub(crate) fn data_key(&self, field: &str, alias: Option<&str>) -> String {
         match alias {
-            Some(alias) if alias != field && self.field_names.contains(alias) => format!("_alias_{alias}"),
+            Some(alias) if alias != field && self.field_names.contains(alias) => format!("{ALIAS_PREFIX}{alias}"),
             Some(alias) => alias.to_owned(),
             None => field.to_owned(),
         }

@@ -250,6 +250,8 @@ async fn what_is_not_graphql_or_does_not_fit_the_schema_is_not_executed() {
         ("{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }", "GRAPHQL_VALIDATION_FAILED"),
         ("{ book(id: \"b1\") { __typename: title } }", "GRAPHQL_VALIDATION_FAILED"),
         ("{ book(id: \"b1\") { _internal_qp_alias_0: title } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ book(id: \"b1\") { id: title _alias_id: title } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query($representations: ID!) { book(id: $representations) { rating } }", "GRAPHQL_VALIDATION_FAILED"),
         ("type Query { a: Int }", "GRAPHQL_VALIDATION_FAILED"),
         ("subscription { many { id } }", "BAD_USER_INPUT"),
     ] {
@@ -258,4 +260,11 @@ async fn what_is_not_graphql_or_does_not_fit_the_schema_is_not_executed() {
     assert!(world.books.calls().is_empty() && world.reviews.calls().is_empty());
     let located = world.ask("{\n  unknown\n}").await;
     assert_eq!((located.0.errors[0].locations[0].line, located.0.errors[0].locations[0].column), (2, 3));
+}
+
+#[tokio::test]
+async fn the_type_s_name_may_have_any_alias() {
+    let world = World::start().await;
+    let answer = world.ask("{ book(id: \"b1\") { __isBook: __typename id } }").await;
+    assert_eq!(answer.ok(), r#"{"book":{"__isBook":"Book","id":"b1"}}"#);
 }
