@@ -96,9 +96,11 @@ impl Parameters {
             let persisted = extensions.0.contains_key("persistedQuery");
             return Err(if persisted { BadParameters::PersistedQuery } else { BadParameters::MissingQuery });
         };
-        let kind = outline(&query, self.operation_name.as_deref())?.kind();
+        // Clients send an empty name when there is none.
+        let operation_name = self.operation_name.filter(|name| !name.is_empty());
+        let kind = outline(&query, operation_name.as_deref())?.kind();
         let mut request = Request::new(query).variables(self.variables.unwrap_or_default().into());
-        request.operation_name = self.operation_name;
+        request.operation_name = operation_name;
         for (name, value) in extensions.0 {
             request.extensions.insert(name.to_string(), value);
         }

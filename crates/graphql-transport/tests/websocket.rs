@@ -100,6 +100,15 @@ async fn a_subscription_gets_every_event_and_then_completes() {
 }
 
 #[tokio::test]
+async fn an_empty_operation_name_is_none() {
+    let server = Server::start(TransportOptions::default()).await;
+    let mut client = Client::ready(&server).await;
+    let payload = json!({ "query": "subscription { count(to: 1) }", "operationName": "" });
+    client.send(json!({ "id": "a", "type": "subscribe", "payload": payload })).await;
+    assert_eq!(client.receive().await, json!({ "id": "a", "type": "next", "payload": { "data": { "count": 1 } } }));
+}
+
+#[tokio::test]
 async fn what_cannot_be_executed_is_an_error_and_nothing_else() {
     let server = Server::start(TransportOptions::default()).await;
     let mut client = Client::ready(&server).await;
