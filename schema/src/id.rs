@@ -172,10 +172,10 @@ impl UserId {
         &self.0
     }
 
-    /// Whether a token can name this user.
+    /// Whether a token can name this user: 1 to [`UserId::MAX_CHARS`] visible characters.
     pub fn is_valid(&self) -> bool {
         let chars = self.0.chars().take(Self::MAX_CHARS + 1).count();
-        (1..=Self::MAX_CHARS).contains(&chars)
+        (1..=Self::MAX_CHARS).contains(&chars) && !self.0.contains(|c: char| c.is_control() || c.is_whitespace())
     }
 
     /// Reads the public form, `user_` and base64url.
