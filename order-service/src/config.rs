@@ -1,6 +1,5 @@
 //! The command line. Every flag has its environment variable; what cannot be used names the variable, what was read and what is allowed.
 
-use axum::http::Uri;
 use clap::{Args, Parser, Subcommand};
 use order_service::{
     app::Settings,
@@ -9,7 +8,7 @@ use order_service::{
 use runtime::{
     broker_settings::BrokerArgs,
     service_settings::{AuthArgs, DatabaseArgs, DrainArgs, HealthcheckArgs, TokenArgs, boolean, listen_address},
-    settings::SettingError,
+    settings::{SettingError, http_url},
     traces::{TraceArgs, TraceExport},
 };
 
@@ -131,14 +130,4 @@ impl PublicArgs {
             demo_user: None,
         })
     }
-}
-
-/// A URL that can be called; `default` when empty.
-fn http_url(name: &'static str, text: &str, default: &str) -> Result<String, SettingError> {
-    let text = if text.is_empty() { default } else { text };
-    let is_http = text.parse::<Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    if is_http {
-        return Ok(text.to_owned());
-    }
-    Err(SettingError::invalid(name, text, "a URL such as http://payment-service:8001/graphql"))
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use database::DatabaseUrl;
 
-use crate::auth::{Jwks, Secret, TokenError, TokenSigner, TokenVerifier};
-use crate::settings::{SettingError, value_or_file};
+use crate::auth::{Jwks, JwksSource, Secret, TokenError, TokenSigner, TokenVerifier};
+use crate::settings::{SettingError, http_url, value_or_file};
 
 /// Whose tokens are believed.
 #[derive(Args, Clone, Default)]
@@ -61,6 +61,9 @@ impl AuthArgs {
             None => None,
             Some(source) => {
                 let Ok(parsed) = source.parse();
+                if matches!(parsed, JwksSource::Url(_)) {
+                    http_url("JWKS", source, "https://id.example/.well-known/jwks.json")?;
+                }
                 let allowed = |error| format!("a readable file or a URL of a key set ({error})");
                 Some(Jwks::load(parsed).await.map_err(|error| SettingError::invalid("JWKS", source, allowed(error)))?)
             }
@@ -375,6 +378,8 @@ mod tests {
         let secret = everything.auth.verifier().await.unwrap_err().to_string();
         assert!(secret.contains("JWT_SECRET") && secret.contains("32 bytes") && !secret.contains("hunter2"), "{secret}");
         assert!(!format!("{everything:?}").contains("hunter2"));
+        let jwks = parse(&["--jwks", "https://root:hunter2@id.example/keys"]).auth.verifier().await.unwrap_err().to_string();
+        assert!(jwks.contains("JWKS") && jwks.contains("without user and password") && !jwks.contains("hunter2"), "{jwks}");
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use http::Uri;
+
 /// A secret file is a line of text; more than this is another file by mistake.
 const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
 
@@ -66,6 +68,22 @@ impl SettingError {
 /// [`SettingError::Invalid`] with `text` in it: not for secrets.
 pub fn parse<T: FromStr>(name: &'static str, text: &str, allowed: &str) -> Result<T, SettingError> {
     text.parse().map_err(|_| SettingError::invalid(name, text, allowed))
+}
+
+/// A URL that can be called. It is logged, so it may not have a user or a password in it.
+///
+/// # Errors
+///
+/// [`SettingError::Invalid`], which does not repeat a URL with a password.
+pub fn http_url(name: &'static str, text: &str, example: &str) -> Result<String, SettingError> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    match uri {
+        Some(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Err(SettingError::invalid_secret(name, format!("a URL without user and password, such as {example}")))
+        }
+        Some(_) => Ok(text.to_owned()),
+        None => Err(SettingError::invalid(name, text, format!("a URL such as {example}"))),
+    }
 }
 
 /// A secret given either as a value (`NAME`) or as a file that contains it (`NAME_FILE`). White

@@ -8,13 +8,12 @@
 pub mod export;
 mod http;
 
-use axum::http::Uri;
 use clap::Args;
 
 pub use self::http::traced;
 use crate::{
     service_settings::given,
-    settings::{SettingError, parse},
+    settings::{SettingError, http_url, parse},
 };
 
 /// Where traces go, in OpenTelemetry's own variables.
@@ -67,10 +66,10 @@ impl TraceArgs {
     pub fn export(&self, program: &str) -> Result<Option<TraceExport>, SettingError> {
         let sampling = self.sampling()?;
         let Some(endpoint) = given(self.otel_exporter_otlp_endpoint.as_deref()) else { return Ok(None) };
-        let is_http =
-            |uri: Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none();
-        if !endpoint.parse().is_ok_and(is_http) {
-            return Err(SettingError::invalid("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, "a URL such as http://tempo:4318"));
+        let example = "http://tempo:4318";
+        let url = http_url("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, example)?;
+        if url.contains('?') {
+            return Err(SettingError::invalid("OTEL_EXPORTER_OTLP_ENDPOINT", url, format!("a URL such as {example}")));
         }
         if !cfg!(feature = "otlp") {
             let allowed = "unset: this build has no exporter (feature `otlp`)";
