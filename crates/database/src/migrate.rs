@@ -1,9 +1,10 @@
 //! Migrations, when several replicas start at once: one applies them, the others wait for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::sqlx::PgPool;
 use sea_orm::sqlx::postgres::PgPoolOptions;
+use sea_orm::sqlx::{Error as SqlxError, PgPool};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, Statement, TransactionOptions};
 use sea_orm_migration::MigratorTrait;
 
@@ -64,8 +65,14 @@ async fn migrate_postgres<M: MigratorTrait>(url: &PostgresUrl, options: &Connect
     };
     // One connection, which therefore holds the lock and migrates: when it is lost, so are both,
     // and no half-dead replica goes on migrating beside the next one.
+    let connected = AtomicBool::new(false);
     let pool: PgPool = PgPoolOptions::new()
         .max_connections(1)
+        // The pool would open another one, which does not hold the lock.
+        .after_connect(move |_, _| {
+            let again = connected.swap(true, Ordering::Relaxed);
+            Box::pin(async move { if again { Err(SqlxError::PoolClosed) } else { Ok(()) } })
+        })
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(options.acquire_timeout)
