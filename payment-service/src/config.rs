@@ -26,6 +26,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Brings the tables up to date and ends.
     Migrate(DatabaseArgs),
+    /// Adds up all accounts, entries and payments, and lists what does not fit.
+    Audit(DatabaseArgs),
     /// Prints a signed token, and nothing else.
     Token(TokenArgs),
     /// Asks the replica on this machine whether it is ready.

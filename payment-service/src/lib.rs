@@ -20,4 +20,4 @@ pub mod ledger;
 mod listener;
 pub mod payment;
 
-pub use app::{PaymentService, Settings, StartError, Topics, migrate};
+pub use app::{PaymentService, Settings, StartError, Topics, audit, migrate};

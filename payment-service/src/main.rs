@@ -6,7 +6,11 @@ mod config;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use payment_service::{PaymentService, graphql, migrate};
+use payment_service::{
+    PaymentService, audit,
+    audit::{AuditReport, MAX_LISTED},
+    graphql, migrate,
+};
 use runtime::{metrics::Metrics, program};
 
 use config::{Cli, Command, RunArgs};
@@ -31,11 +35,25 @@ async fn dispatch(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Run(args) => run(&args).await?,
         Command::Migrate(args) => migrate(&args.url()?).await?,
+        Command::Audit(args) => tell(&audit(&args.url()?).await?)?,
         Command::Token(args) => println!("{}", args.sign()?),
         Command::Healthcheck(args) => args.ask(DEFAULT_PORT).await?,
         Command::Schema => print!("{}", graphql::sdl()),
     }
     Ok(())
+}
+
+fn tell(report: &AuditReport) -> Result<(), String> {
+    let AuditReport { accounts, entries, paid, rejected, differences } = report;
+    println!("{accounts} accounts, {entries} ledger entries, {paid} paid and {rejected} rejected orders");
+    for difference in differences {
+        println!("{difference}");
+    }
+    if report.is_clean() {
+        println!("everything adds up");
+        return Ok(());
+    }
+    Err(format!("{} differences, at most {MAX_LISTED} of each kind", differences.len()))
 }
 
 async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {

@@ -58,6 +58,18 @@ fn the_tables_can_be_brought_up_to_date_more_than_once() {
 }
 
 #[test]
+fn an_operator_can_have_everything_added_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/payments.db", folder.path().display());
+    assert!(refused(&["audit"], &[("DATABASE_URL", &url)]).contains("accounts"), "there are no tables yet");
+    assert!(run(&["migrate"], &[("DATABASE_URL", &url)]).status.success());
+    let output = run(&["audit"], &[("DATABASE_URL", &url)]);
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told, "0 accounts, 0 ledger entries, 0 paid and 0 rejected orders\neverything adds up\n");
+}
+
+#[test]
 fn a_wrong_setting_is_named_with_what_was_read_and_what_is_allowed() {
     let valid = [("DATABASE_URL", "sqlite:///nowhere/x.db"), ("JWT_SECRET", SECRET)];
     let with = |name: &'static str, value: &'static str| {
