@@ -222,7 +222,7 @@ pub struct Backlog {
 /// Counting goes no further, so that a long outage does not make the question expensive.
 pub const BACKLOG_COUNTED_ROWS: usize = 10_000;
 
-/// Counts the due rows: one short read through the partial index.
+/// Counts the due rows: one short read through the index of what is due.
 ///
 /// # Errors
 /// What the database says.
