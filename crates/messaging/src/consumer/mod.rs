@@ -18,8 +18,9 @@
 //! * **Many dead letters in a row**, or one that the broker will never take: something else than the messages is
 //!   broken. The loop leaves the group and waits for [`ConsumerHandle::resume`] (or a restart), with [`ConsumerStatus::Stopped`] for readiness to report.
 //!
-//! The loop never keeps a batch while it polls, so a partition taken away by a rebalance needs no further care: the
-//! batch in hand is finished, or handed back, before the next poll, and a batch waiting for its retry is in the broker, not here.
+//! The loop keeps no batch from one transaction to the next: what is in hand is finished, or handed back, and a batch waiting for
+//! its retry is in the broker, not here. A partition that a rebalance takes away while others are gathered beside it is applied
+//! by its new owner as well, which changes nothing twice; its offset is not stored here.
 //!
 //! Deliberately absent: a time limit around a handler. The database's own timeouts bound it, and giving up on a
 //! transaction that may yet commit would only hide its outcome.

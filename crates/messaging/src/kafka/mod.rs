@@ -5,8 +5,9 @@
 //! * A publish is acknowledged by every in-sync replica (`acks=all`) of an idempotent producer: its own retries neither
 //!   double nor reorder. Records of all calls share one bounded queue and travel together.
 //! * A group's partitions are spread over its members and move with as little standstill as the protocol allows
-//!   (`cooperative-sticky`). A partition moves only while its consumer waits for the next batch, so never under a batch
-//!   that is being applied; offsets stored before are committed before it goes.
+//!   (`cooperative-sticky`). A partition moves only while its consumer asks for a batch, never while one is being applied;
+//!   offsets stored before are committed before it goes. Where a transaction gathers batches of several partitions, one of
+//!   them may move while the next is asked for: its new owner applies that batch, too, and here its offset is refused.
 //! * An offset is stored only for a partition that is this member's, in the assignment that its batch is from.
 //! * Nobody has to be up first, and everything recovers by itself: brokers that come back, topics that are created
 //!   later, or deleted and created again.
