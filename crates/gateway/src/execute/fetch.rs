@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 
-use async_graphql::{PathSegment, ServerError, Value, Variables};
+use async_graphql::parser::types::{Selection, SelectionSet};
+use async_graphql::{PathSegment, Pos, ServerError, Value, Variables};
 use tracing::Instrument;
 
 use super::{Execution, Failure};
 use crate::data::{merge_object, rewrite};
 use crate::error::{at, ensure_code};
 use crate::plan::{Fetch, RootFetch};
-use crate::subgraph::{SubgraphError, SubgraphRequest, SubgraphResponse};
+use crate::subgraph::{SubgraphError, SubgraphOperation, SubgraphRequest, SubgraphResponse};
 
 impl Execution<'_> {
     pub(super) async fn root(&self, fetch: &RootFetch) {
@@ -56,8 +57,8 @@ impl Execution<'_> {
     }
 }
 
-/// Errors with a path that the client can understand. One without a path, about the whole call, is told for every key that is
-/// null because of it.
+/// Errors with a path that the client can understand. One without a path is about the field at its location, if it has one: async-graphql
+/// tells so of an argument that cannot be read. Otherwise it is about the whole call, and told for every key that is null because of it.
 fn located(fetch: &RootFetch, data: &Value, errors: Vec<ServerError>) -> Vec<ServerError> {
     let mut located = Vec::with_capacity(errors.len());
     for mut error in errors {
@@ -65,6 +66,10 @@ fn located(fetch: &RootFetch, data: &Value, errors: Vec<ServerError>) -> Vec<Ser
         if !error.path.is_empty() {
             error.locations.clear();
             located.push(error);
+            continue;
+        }
+        if let Some(path) = field_at(&fetch.fetch.operation, &error) {
+            located.push(at(&error, path));
             continue;
         }
         let is_null = |key: &&String| match data {
@@ -78,4 +83,28 @@ fn located(fetch: &RootFetch, data: &Value, errors: Vec<ServerError>) -> Vec<Ser
         located.extend(keys.into_iter().map(|key| at(&error, vec![PathSegment::Field(key.clone())])));
     }
     located
+}
+
+/// The path of the field whose arguments an error points to: the last one that begins before it.
+fn field_at(operation: &SubgraphOperation, error: &ServerError) -> Option<Vec<PathSegment>> {
+    fn search(set: &SelectionSet, place: Pos, path: &mut Vec<PathSegment>, last: &mut Option<Vec<PathSegment>>) {
+        for selection in &set.items {
+            match &selection.node {
+                Selection::Field(field) if field.pos <= place => {
+                    path.push(PathSegment::Field(field.node.response_key().node.to_string()));
+                    *last = Some(path.clone());
+                    search(&field.node.selection_set.node, place, path, last);
+                    path.pop();
+                }
+                Selection::InlineFragment(fragment) => search(&fragment.node.selection_set.node, place, path, last),
+                // The planner writes none in what it sends.
+                Selection::Field(_) | Selection::FragmentSpread(_) => {}
+            }
+        }
+    }
+    let place = *error.locations.first().filter(|place| place.line > 0)?;
+    let (_, operation) = operation.parsed()?.operations.iter().next()?;
+    let mut last = None;
+    search(&operation.node.selection_set.node, place, &mut Vec::new(), &mut last);
+    last
 }

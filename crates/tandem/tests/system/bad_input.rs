@@ -181,6 +181,29 @@ async fn pages_that_are_none_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_argument_that_cannot_be_read_is_an_error_of_its_own_field() {
+    let Some(system) = System::start().await else { return };
+    let ada = system.user_with("ada", "100", "EUR").await;
+    let bad = "orders(filter: { createdAfter: \"yesterday\" }) { nodes { id } }";
+    for (document, path) in [
+        (format!("{{ me {{ id {bad} }} }}"), json!(["me", "orders"])),
+        (format!("{{ gone: order(id: \"order_unknown\") {{ id }} me {{ id mine: {bad} }} }}"), json!(["me", "mine"])),
+        (format!("{{ me {{ id }} {bad} }}"), json!(["orders"])),
+    ] {
+        let answer = ada.run(&document, json!({})).await;
+        let told: Vec<_> = answer.errors.iter().map(|error| (&error["extensions"]["code"], &error["path"])).collect();
+        assert_eq!(told, [(&json!("BAD_USER_INPUT"), &path)], "{document}: {answer:?}");
+    }
+    let top_ups = "mutation($amount: Decimal!) {
+        a: topUpAccount(input: { amount: { amount: $amount, currencyCode: EUR } }) { account { id } }
+        b: topUpAccount(input: { amount: { amount: \"1\", currencyCode: EUR } }) { account { id } }
+        c: topUpAccount(input: { amount: { amount: $amount, currencyCode: EUR } }) { account { id } } }";
+    let answer = ada.run(top_ups, json!({ "amount": "much" })).await;
+    let paths: Vec<_> = answer.errors.iter().map(|error| &error["path"]).collect();
+    assert_eq!(paths, [&json!(["a"]), &json!(["c"])], "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_in_lists_in_lists_are_refused_before_they_are_read() {
     let Some(system) = System::start().await else { return };
     let ada = system.user_with("ada", "100", "EUR").await;
