@@ -100,6 +100,29 @@ async fn a_subscription_gets_every_event_and_then_completes() {
 }
 
 #[tokio::test]
+async fn a_mutation_that_nobody_waits_for_keeps_its_place() {
+    let server = Server::start(quick(|options| options.max_subscriptions_per_socket = 2)).await;
+    let mut client = Client::ready(&server).await;
+    for id in ["a", "b"] {
+        client.subscribe(id, "mutation { write(millis: 300) }").await;
+        client.send(json!({ "id": id, "type": "complete" })).await;
+    }
+    client.subscribe("a", "{ hello }").await;
+    let refused = client.receive().await;
+    assert_eq!((&refused["id"], &refused["type"]), (&json!("a"), &json!("error")), "{refused}");
+    assert_eq!(refused["payload"][0]["extensions"]["code"], "LIMIT_EXCEEDED");
+    // Once they have ended, of which nothing is told, there is room again.
+    loop {
+        client.subscribe("c", "{ hello }").await;
+        let answer = client.receive().await;
+        assert_eq!(answer["id"], "c", "{answer}");
+        if answer["type"] == "next" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_empty_operation_name_is_none() {
     let server = Server::start(TransportOptions::default()).await;
     let mut client = Client::ready(&server).await;

@@ -26,11 +26,14 @@ pub(crate) enum Output {
 pub(crate) struct Operations {
     running: SelectAll<Running>,
     handles: HashMap<Arc<str>, Handle>,
+    /// One clone for each operation that has not ended.
+    places: Arc<()>,
 }
 
 impl Operations {
+    /// How many have not ended, mutations included that the client wants to hear nothing of any more.
     pub(crate) fn len(&self) -> usize {
-        self.handles.len()
+        Arc::strong_count(&self.places) - 1
     }
 
     pub(crate) fn contains(&self, id: &str) -> bool {
@@ -47,12 +50,14 @@ impl Operations {
             })
         });
         let active = (kind == OperationKind::Subscription).then(ActiveSubscription::new);
-        let handle = Handle(Arc::new(Mutex::new(Slot { responses: Some((guarded.boxed(), active)), waker: None })));
+        let responses = Responses { stream: guarded.boxed(), _active: active, _place: Arc::clone(&self.places) };
+        let handle = Handle(Arc::new(Mutex::new(Slot { kind, responses: Some(responses), muted: false, waker: None })));
         self.handles.insert(Arc::clone(&id), handle.clone());
         self.running.push(Running { id, kind, handle, first: true, ended: false });
     }
 
-    /// Drops the operation at once, if it runs.
+    /// Drops the operation at once, if it runs; its id is free again. A mutation goes on, and keeps its place until it ends: otherwise a
+    /// client could start any number of them.
     pub(crate) fn stop(&mut self, id: &str) {
         if let Some(handle) = self.handles.remove(id) {
             handle.stop();
@@ -96,14 +101,27 @@ impl Drop for ActiveSubscription {
 struct Handle(Arc<Mutex<Slot>>);
 
 struct Slot {
-    responses: Option<(BoxStream<'static, Response>, Option<ActiveSubscription>)>,
+    kind: OperationKind,
+    responses: Option<Responses>,
+    /// What still comes is not told.
+    muted: bool,
     waker: Option<Waker>,
+}
+
+struct Responses {
+    stream: BoxStream<'static, Response>,
+    _active: Option<ActiveSubscription>,
+    _place: Arc<()>,
 }
 
 impl Handle {
     fn stop(&self) {
         let (dropped, waker) = {
             let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.kind == OperationKind::Mutation {
+                slot.muted = true;
+                return;
+            }
             (slot.responses.take(), slot.waker.take())
         };
         drop(dropped);
@@ -131,24 +149,28 @@ impl Stream for Running {
         }
         let this = &mut *self;
         let mut slot = this.handle.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((responses, _)) = slot.responses.as_mut() else {
-            this.ended = true;
-            return Poll::Ready(None);
-        };
-        match responses.poll_next_unpin(cx) {
-            Poll::Pending => {
-                slot.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            Poll::Ready(Some(response)) => {
-                let first = std::mem::take(&mut this.first);
-                let id = Arc::clone(&this.id);
-                Poll::Ready(Some(Output::Next { id, kind: this.kind, response: Box::new(response), first }))
-            }
-            Poll::Ready(None) => {
-                slot.responses = None;
+        let muted = slot.muted;
+        loop {
+            let Some(responses) = slot.responses.as_mut() else {
                 this.ended = true;
-                Poll::Ready(Some(Output::End { id: Arc::clone(&this.id) }))
+                return Poll::Ready(None);
+            };
+            match responses.stream.poll_next_unpin(cx) {
+                Poll::Pending => {
+                    slot.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(_)) if muted => {}
+                Poll::Ready(Some(response)) => {
+                    let first = std::mem::take(&mut this.first);
+                    let id = Arc::clone(&this.id);
+                    return Poll::Ready(Some(Output::Next { id, kind: this.kind, response: Box::new(response), first }));
+                }
+                Poll::Ready(None) => {
+                    slot.responses = None;
+                    this.ended = true;
+                    return Poll::Ready((!muted).then(|| Output::End { id: Arc::clone(&this.id) }));
+                }
             }
         }
     }
