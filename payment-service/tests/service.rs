@@ -22,6 +22,10 @@ use runtime::auth::{Secret, TokenSigner, TokenVerifier};
 use schema::{EventSource as _, OrderId, PaymentOutcome, PaymentResult};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 /// A broker, a folder for the service's database, and a key.
 struct Surroundings {
@@ -223,6 +227,22 @@ async fn the_endpoint_takes_json_with_a_good_token_and_nothing_else() {
     assert_eq!(post(&service, Some(&token), json_type, huge).await.unwrap().status(), 413);
     let get = reqwest::get(format!("http://{}/graphql?query={{__typename}}", service.address())).await.unwrap();
     assert_eq!(get.status(), 405);
+    service.stop().await;
+}
+
+/// A body that never ends keeps nobody's place whose token is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_token_is_refused_before_the_body_has_come() {
+    let around = Surroundings::new().await;
+    let service = around.start().await;
+    let mut connection = TcpStream::connect(service.address()).await.unwrap();
+    let head = "POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer nonsense\r\n\
+                content-length: 1000000\r\n\r\n{";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    let answered = tokio::time::timeout(Duration::from_secs(5), connection.read_exact(&mut status)).await;
+    answered.expect("an answer before the body").unwrap();
+    assert_eq!(&status, b"HTTP/1.1 401");
     service.stop().await;
 }
 

@@ -88,3 +88,18 @@ async fn follow(check: HealthCheck, consumer: ConsumerHandle) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_is_soon_not_ready() {
+        let health = Health::new();
+        let check = health.check("database");
+        check.ready();
+        let silent = probe(check, HealthCheck::not_ready, std::future::pending);
+        let _ = tokio::time::timeout(PROBE_TIMEOUT + Duration::from_millis(1), silent).await;
+        assert!(!health.is_ready());
+    }
+}

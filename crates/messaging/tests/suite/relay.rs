@@ -280,3 +280,19 @@ async fn rows_that_come_during_a_removal_wait_for_others() {
     assert_eq!(count(&db, "removals").await, 2, "the third waits for the fourth");
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_a_sweeper_does_not_wait_for_a_broker_that_never_answers() {
+    let db = sqlite::<TestMigrator>().await;
+    let broker = OutboxBroker::new(Mode::Silent);
+    insert(&db, &rows(3)).await;
+    make_due(&db).await;
+    let shutdown = CancellationToken::new();
+    let patient = SweeperOptions { publish_timeout: Duration::from_secs(3600), ..SweeperOptions::default() };
+    let sweeper = Sweeper::new((*db).clone(), OUTBOX, Arc::<OutboxBroker>::clone(&broker), patient);
+    let sweeping = sweeper.start(shutdown.clone(), Gate::new());
+    eventually("it waits for the broker", || async { broker.calls.load(Ordering::SeqCst) == 1 }).await;
+    shutdown.cancel();
+    soon("the sweeper ends", sweeping).await.unwrap();
+    assert_eq!(waiting(&db).await, 3, "they are due again later");
+}
