@@ -182,7 +182,7 @@ fn check_user_id(user_id: &UserId) -> Result<(), MalformedPayload> {
         return Ok(());
     }
     let found = format!("{} characters", user_id.0.chars().count());
-    let allowed = format!("1 to {} characters", UserId::MAX_CHARS);
+    let allowed = format!("1 to {} visible characters", UserId::MAX_CHARS);
     Err(MalformedPayload::Value { field: "user_id", found, allowed })
 }
 

@@ -137,8 +137,8 @@ async fn a_task_that_only_the_database_refuses_fails_alone_of_its_batch() {
     let user = load.users[0].clone();
     let kafka = Kafka::new(&cluster.places.kafka);
     let tasks = format!("{}payment_tasks", cluster.places.prefix);
-    // What the checks in code let pass: a user id that PostgreSQL cannot store, and an amount that a constraint of its own forbids.
-    let (unstorable, forbidden) = (task("nobody\0", 100), task(&user, 77_777));
+    // A user that no token can name is refused by the code; an amount that a constraint of its own forbids, only by PostgreSQL.
+    let (nameless, forbidden) = (task("nobody\0", 100), task(&user, 77_777));
     let payments = cluster.payments_db().await;
     change(&payments, "ALTER TABLE payments ADD CONSTRAINT test CHECK (amount_minor <> 77777)").await;
 
@@ -146,7 +146,7 @@ async fn a_task_that_only_the_database_refuses_fails_alone_of_its_batch() {
     cluster.payments[0].kill().await;
     load.run(16, |number| number < GOOD / 2).await;
     kafka.read(&tasks, GOOD / 2).await;
-    let poison: Vec<(Message, &str)> = [(&unstorable, "0x00"), (&forbidden, "test")]
+    let poison: Vec<(Message, &str)> = [(&nameless, "user_id"), (&forbidden, "test")]
         .map(|(task, word)| (message(&user, headers(PaymentTask::TYPE, "/test"), task.to_json().unwrap().as_bytes()), word))
         .into();
     for (message, _) in &poison {
