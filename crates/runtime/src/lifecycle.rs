@@ -86,24 +86,6 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// Runs a task without which the process is useless. If it ends before the shutdown, by a panic
-    /// or by itself, the shutdown begins, so that a supervisor can start the process again.
-    pub fn spawn_essential(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let shutdown = self.clone();
-        let running = self.tasks.spawn(task);
-        self.tasks.spawn(async move {
-            let result = running.await;
-            if shutdown.soft.is_cancelled() {
-                return;
-            }
-            match result {
-                Ok(()) => tracing::error!(task = name, "an essential task ended"),
-                Err(error) => tracing::error!(task = name, %error, "an essential task failed"),
-            }
-            shutdown.begin("an essential task ended");
-        });
-    }
-
     /// Listens for SIGINT and SIGTERM (elsewhere: Ctrl-C). The first begins the shutdown, the second
     /// ends its grace time.
     ///

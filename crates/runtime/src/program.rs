@@ -4,12 +4,7 @@ use std::{env, error::Error, ffi::OsStr, process::ExitCode, time::Duration};
 
 use clap::{Command, Parser, builder::Resettable};
 
-use crate::{
-    lifecycle::Shutdown,
-    settings::SettingError,
-    telemetry::{self, LogFormat},
-    traces::TraceExport,
-};
+use crate::{lifecycle::Shutdown, settings::SettingError, telemetry, traces::TraceExport};
 
 /// The command line, or the end of the process with what is wrong about it. An empty variable counts as not set, because compose files cannot
 /// leave one out.
@@ -39,7 +34,7 @@ pub async fn report(
         Err(error) => return failed(program, &error),
     };
     // Dropped last: what was logged and traced on the way out is still sent.
-    let _telemetry = match telemetry::init_with(LogFormat::Auto, traces.as_ref()) {
+    let _telemetry = match telemetry::init(traces.as_ref()) {
         Ok(guard) => guard,
         Err(error) => return failed(program, &error),
     };

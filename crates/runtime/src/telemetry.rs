@@ -2,7 +2,6 @@
 //! start banner); traces to a collector, if one is set ([`crate::traces`]).
 
 use std::io::{IsTerminal, Write};
-use std::str::FromStr;
 
 use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,36 +15,6 @@ use crate::traces::TraceExport;
 /// only what somebody should look at.
 const DEFAULT_FILTER: &str =
     "info,sqlx=warn,sea_orm=warn,sea_orm_migration=info,hyper=warn,h2=warn,reqwest=warn,rustls=warn,librdkafka=warn,tower=warn";
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// For people: colors, no fixed shape.
-    Pretty,
-    /// For machines: one JSON object per line.
-    Json,
-}
-
-impl FromStr for LogFormat {
-    type Err = UnknownLogFormat;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "pretty" => Ok(Self::Pretty),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownLogFormat(text.to_owned())),
-        }
-    }
-}
-
-/// Not a log format.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no log format; use auto, pretty or json")]
-pub struct UnknownLogFormat(String);
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -82,68 +51,51 @@ impl Drop for TelemetryGuard {
     }
 }
 
-/// Starts logging to stderr, filtered by `RUST_LOG`. Panics are logged too, as one event, so that
-/// machines that collect the log see them whole.
+/// Starts logging to stderr, filtered by `RUST_LOG`: for people on a terminal, otherwise one JSON object per line. There panics are
+/// logged too, as one event, so that machines that collect the log see them whole. With `export` traces are exported; what is logged
+/// does not decide what is traced.
 ///
 /// # Errors
 ///
-/// A malformed `RUST_LOG`, and a second call.
-pub fn init(format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
-    init_with(format, None)
-}
-
-/// [`init`], and exports traces. What is logged does not decide what is traced.
-///
-/// # Errors
-///
-/// As [`init`], and when the exporter cannot be set up.
-pub fn init_with(format: LogFormat, export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
+/// A malformed `RUST_LOG`, a second call, and when the exporter cannot be set up.
+pub fn init(export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
     let filter = filter(std::env::var("RUST_LOG").ok().as_deref())?;
-    let guard = subscribe(filter, format, export)?;
-    if is_json(format) {
+    let guard = subscribe(filter, export)?;
+    if !std::io::stderr().is_terminal() {
         log_panics();
     }
     Ok(guard)
 }
 
 #[cfg(feature = "otlp")]
-fn subscribe(filter: EnvFilter, format: LogFormat, export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
-    let Some(export) = export else { return only_log(filter, format) };
+fn subscribe(filter: EnvFilter, export: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
+    let Some(export) = export else { return only_log(filter) };
     let (traces, exporting) = crate::traces::export::install(&crate::traces::export::provider(export)?);
-    Registry::default().with(lines(format).with_filter(filter)).with(traces).try_init()?;
+    Registry::default().with(lines().with_filter(filter)).with(traces).try_init()?;
     Ok(TelemetryGuard { _traces: Some(exporting) })
 }
 
 /// Without the feature there is no setting that comes this far with an export.
 #[cfg(not(feature = "otlp"))]
-fn subscribe(filter: EnvFilter, format: LogFormat, _: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
-    only_log(filter, format)
+fn subscribe(filter: EnvFilter, _: Option<&TraceExport>) -> Result<TelemetryGuard, TelemetryError> {
+    only_log(filter)
 }
 
 /// The filter applies to everything, which costs least where nothing is logged.
-fn only_log(filter: EnvFilter, format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
-    Registry::default().with(filter).with(lines(format)).try_init()?;
+fn only_log(filter: EnvFilter) -> Result<TelemetryGuard, TelemetryError> {
+    Registry::default().with(filter).with(lines()).try_init()?;
     Ok(TelemetryGuard::default())
 }
 
-fn is_json(format: LogFormat) -> bool {
-    match format {
-        LogFormat::Json => true,
-        LogFormat::Pretty => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
-    }
-}
-
-fn lines<S>(format: LogFormat) -> Box<dyn tracing_subscriber::Layer<S> + Send + Sync>
+fn lines<S>() -> Box<dyn tracing_subscriber::Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if is_json(format) {
+    if !std::io::stderr().is_terminal() {
         return layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed();
     }
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    layer.with_ansi(ansi).with_target(false).boxed()
+    layer.with_ansi(std::env::var_os("NO_COLOR").is_none()).with_target(false).boxed()
 }
 
 fn filter(read: Option<&str>) -> Result<EnvFilter, TelemetryError> {
@@ -175,11 +127,5 @@ mod tests {
         for fine in [None, Some(""), Some("debug"), Some("warn,order_service=trace")] {
             filter(fine).unwrap();
         }
-    }
-
-    #[test]
-    fn formats_are_parsed() {
-        assert_eq!("json".parse::<LogFormat>().unwrap(), LogFormat::Json);
-        assert!("xml".parse::<LogFormat>().unwrap_err().to_string().contains("auto, pretty or json"));
     }
 }

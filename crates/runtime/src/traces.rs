@@ -1,7 +1,7 @@
 //! Traces: whether and where they are exported, and the spans of HTTP requests.
 //!
 //! Spans are made with the crates `tracing` (requests) and `opentelemetry` (messages, see `messaging::trace`). Both do nothing until
-//! [`crate::telemetry::init_with`] installs an exporter, which needs the feature `otlp`. Exporting never makes a request or an order wait: spans
+//! [`crate::telemetry::init`] installs an exporter, which needs the feature `otlp`. Exporting never makes a request or an order wait: spans
 //! go into a bounded queue; what does not fit is dropped, and so is what a collector does not take, which `traces_spans_lost_total` counts.
 
 #[cfg(feature = "otlp")]

@@ -114,15 +114,6 @@ async fn a_task_that_ignores_everything_does_not_keep_the_process() {
 }
 
 #[tokio::test]
-async fn an_essential_task_that_ends_or_panics_ends_the_process() {
-    for panics in [false, true] {
-        let shutdown = Shutdown::new(PATIENCE);
-        shutdown.spawn_essential("consumer", async move { assert!(!panics, "on purpose") });
-        assert_eq!(within(shutdown.finished()).await, Ending::Drained);
-    }
-}
-
-#[tokio::test]
 async fn too_many_connections_wait_instead_of_being_served_or_refused() {
     let shutdown = Shutdown::new(Duration::ZERO);
     let options = ServeOptions { max_connections: 1, ..ServeOptions::default() };

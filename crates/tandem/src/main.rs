@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: RunArgs) -> Result<(), Failure> {
-    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    let _telemetry = telemetry::init(None)?;
     // Boxed, because a start holds a lot at once and would be a part of every future around it.
     let starting = Box::pin(async {
         let tandem = Tandem::start(args.settings()?).await?;
@@ -99,7 +99,7 @@ fn token(args: &TokenArgs) -> Result<(), Failure> {
 #[cfg(feature = "kafka")]
 #[expect(clippy::print_stdout, reason = "the figures are for people")]
 async fn cluster_bench(args: &BenchArgs) -> Result<(), Failure> {
-    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    let _telemetry = telemetry::init(None)?;
     let options = args.options();
     let folder = options.output.clone();
     let report = tandem::bench::run(options).await?;
@@ -111,7 +111,7 @@ async fn cluster_bench(args: &BenchArgs) -> Result<(), Failure> {
 #[cfg(feature = "kafka")]
 async fn bench_replica(args: cli::ReplicaArgs) -> Result<(), Failure> {
     use tandem::bench::stage::replica::{run_orders, run_payments};
-    let _telemetry = telemetry::init(telemetry::LogFormat::Auto)?;
+    let _telemetry = telemetry::init(None)?;
     match args.service.as_str() {
         "orders" => run_orders(args.settings()).await?,
         _ => run_payments(args.settings()).await?,
