@@ -11,7 +11,9 @@ use messaging::{Sweep, Sweeper, SweeperOptions};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use tokio::sync::oneshot;
 
-use crate::support::{Mode, OUTBOX, OutboxBroker, TestMigrator, count, execute, insert, make_due, row, rows, soon, waiting};
+use crate::support::{
+    Mode, OUTBOX, OutboxBroker, TestMigrator, count, execute, hold, insert, make_due, row, rows, soon, waiting,
+};
 
 fn sweeper(db: &database::Database, broker: &Arc<OutboxBroker>) -> Sweeper {
     Sweeper::new(db.clone(), OUTBOX, Arc::<OutboxBroker>::clone(broker), SweeperOptions::default())
@@ -243,29 +245,11 @@ async fn a_row_locked_by_a_paused_claimer_is_skipped_not_waited_for() {
     let Some(db) = database::testing::postgres::<TestMigrator>().await else { return };
     insert(&db, &rows(5)).await;
     make_due(&db).await;
-    let (locked, is_locked) = oneshot::channel();
-    let (release, released) = oneshot::channel::<()>();
-    let pausing = {
-        let db = (*db).clone();
-        tokio::spawn(async move {
-            db.transaction("paused", move |tx| {
-                Box::pin(async move {
-                    tx.execute_unprepared("SELECT id FROM outbox_test WHERE payload = '3' FOR UPDATE").await?;
-                    locked.send(()).unwrap();
-                    released.await.unwrap();
-                    Ok::<_, DatabaseError>(())
-                })
-            })
-            .await
-            .unwrap();
-        })
-    };
-    is_locked.await.unwrap();
+    let held = hold(&db, "3").await;
     let broker = OutboxBroker::new(Mode::Up);
     let mut sweeper = sweeper(&db, &broker);
     assert_eq!(sweeper.sweep().await.unwrap(), Sweep { claimed: 4, published: 4 });
-    release.send(()).unwrap();
-    pausing.await.unwrap();
+    held.release().await;
     assert_eq!(sweeper.sweep().await.unwrap(), Sweep { claimed: 1, published: 1 });
     assert_eq!(broker.numbers(), [0, 1, 2, 3, 4]);
 }

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use database::Database;
 use database::testing::{on_both, sqlite};
-use database::{Database, DatabaseError};
 use messaging::outbox::RetrySchedule;
 use messaging::{Gate, Relay, RelayHandle, RelayOptions, Sweeper, SweeperOptions};
-use sea_orm::ConnectionTrait as _;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Mode, OUTBOX, OutboxBroker, TestMigrator, count, eventually, execute, insert, make_due, rows, soon, waiting,
+    Mode, OUTBOX, OutboxBroker, TestMigrator, count, eventually, execute, hold, insert, make_due, rows, soon, waiting,
 };
 
 struct Running {
@@ -246,24 +244,7 @@ async fn rows_that_come_during_a_removal_wait_for_others() {
     .await;
     let all = rows(4);
     insert(&db, &all).await;
-    let (locked, is_locked) = oneshot::channel();
-    let (release, released) = oneshot::channel::<()>();
-    let holding = {
-        let db = (*db).clone();
-        tokio::spawn(async move {
-            db.transaction("hold", move |tx| {
-                Box::pin(async move {
-                    tx.execute_unprepared("SELECT id FROM outbox_test WHERE payload = '0' FOR UPDATE").await?;
-                    locked.send(()).unwrap();
-                    released.await.unwrap();
-                    Ok::<_, DatabaseError>(())
-                })
-            })
-            .await
-            .unwrap();
-        })
-    };
-    is_locked.await.unwrap();
+    let held = hold(&db, "0").await;
     let broker = OutboxBroker::new(Mode::Up);
     // Two are removed at once, and one would wait for an hour.
     let options = RelayOptions { remove_rows: 2, remove_after: Duration::from_secs(3600), ..RelayOptions::default() };
@@ -272,8 +253,7 @@ async fn rows_that_come_during_a_removal_wait_for_others() {
     eventually("the first removal waits for its row", || async { count(&db, "pg_locks WHERE NOT granted").await > 0 }).await;
     running.relay.committed(all[2..3].to_vec());
     eventually("published", || async { broker.published().len() == 3 }).await;
-    release.send(()).unwrap();
-    holding.await.unwrap();
+    held.release().await;
     eventually("the first two are removed", || async { waiting(&db).await <= 2 }).await;
     running.relay.committed(all[3..].to_vec());
     eventually("all are removed", || async { waiting(&db).await == 0 }).await;

@@ -13,7 +13,7 @@ pub(crate) use broker::{Mode, OutboxBroker, TestBroker};
 pub(crate) use handler::{
     RunningLoop, TestHandler, event, event_with_id, run_loop, run_loop_in_parts_of, run_loop_of, run_loop_with_growing_waits,
 };
-pub(crate) use tables::{INBOX, OUTBOX, TestMigrator, applied, count, execute, insert, make_due, row, rows, waiting};
+pub(crate) use tables::{INBOX, OUTBOX, TestMigrator, applied, count, execute, hold, insert, make_due, row, rows, waiting};
 
 /// Far more than anything here takes: reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

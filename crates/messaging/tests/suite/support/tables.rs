@@ -1,8 +1,10 @@
-use database::Database;
+use database::{Database, DatabaseError};
 use messaging::outbox::insert_batch;
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use sea_orm_migration::prelude::*;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub(crate) const OUTBOX: OutboxTable = OutboxTable("outbox_test");
@@ -100,4 +102,40 @@ pub(crate) async fn applied(db: &Database) -> Vec<(i32, String)> {
     let statement = Statement::from_string(db.backend(), "SELECT source, payload FROM applied ORDER BY position");
     let rows = db.reader().query_all_raw(statement).await.unwrap();
     rows.iter().map(|row| (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())).collect()
+}
+
+/// A row of the outbox that a transaction of somebody else has locked.
+pub(crate) struct Held {
+    release: oneshot::Sender<()>,
+    transaction: JoinHandle<()>,
+}
+
+impl Held {
+    /// Answers when the row is free.
+    pub(crate) async fn release(self) {
+        self.release.send(()).unwrap();
+        self.transaction.await.unwrap();
+    }
+}
+
+/// Locks the row with this payload (PostgreSQL).
+pub(crate) async fn hold(db: &Database, payload: &'static str) -> Held {
+    let (locked, is_locked) = oneshot::channel();
+    let (release, released) = oneshot::channel::<()>();
+    let db = db.clone();
+    let transaction = tokio::spawn(async move {
+        db.transaction("hold", move |tx| {
+            Box::pin(async move {
+                let sql = format!("SELECT id FROM outbox_test WHERE payload = '{payload}' FOR UPDATE");
+                tx.execute_unprepared(&sql).await?;
+                locked.send(()).unwrap();
+                released.await.unwrap();
+                Ok::<_, DatabaseError>(())
+            })
+        })
+        .await
+        .unwrap();
+    });
+    is_locked.await.unwrap();
+    Held { release, transaction }
 }
