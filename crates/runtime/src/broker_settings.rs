@@ -159,7 +159,7 @@ impl BrokerArgs {
         if protocol.starts_with("sasl_") {
             properties.extend(self.sasl()?);
         }
-        if let Some(path) = self.kafka_ca_file.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        if let Some(path) = &self.kafka_ca_file {
             properties.push(("ssl.ca.location", path.display().to_string()));
         }
         Ok(properties)
@@ -172,7 +172,7 @@ impl BrokerArgs {
         let mechanism = one_of("KAFKA_SASL_MECHANISM", mechanism, &mechanisms)?;
         let user = given(self.kafka_sasl_username.as_deref()).ok_or_else(|| missing("KAFKA_SASL_USERNAME", "who signs in"))?;
         let value = given(self.kafka_sasl_password.as_deref()).map(str::to_owned);
-        let file = self.kafka_sasl_password_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let file = self.kafka_sasl_password_file.as_deref();
         let password = value_or_file("KAFKA_SASL_PASSWORD", value, file)?
             .ok_or_else(|| missing("KAFKA_SASL_PASSWORD", "the password, or KAFKA_SASL_PASSWORD_FILE a file of it"))?;
         Ok([("sasl.mechanism", mechanism), ("sasl.username", user.to_owned()), ("sasl.password", password)])

@@ -98,7 +98,7 @@ impl AuthArgs {
 
     fn secrets(&self) -> Result<Vec<Secret>, SettingError> {
         let value = given(self.jwt_secret.as_deref()).map(str::to_owned);
-        let file = self.jwt_secret_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let file = self.jwt_secret_file.as_deref();
         Secret::from_setting("JWT_SECRET", value, file)
     }
 }
@@ -133,7 +133,7 @@ impl DatabaseArgs {
     pub fn url(&self) -> Result<DatabaseUrl, SettingError> {
         let allowed = "postgres://user:password@host:5432/name or sqlite://path/to/file.db";
         let value = given(self.database_url.as_deref()).map(str::to_owned);
-        let file = self.database_url_file.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let file = self.database_url_file.as_deref();
         let text = value_or_file("DATABASE_URL", value, file)?.ok_or_else(|| missing("DATABASE_URL", allowed))?;
         text.parse().map_err(|error| SettingError::invalid_secret("DATABASE_URL", format!("{allowed} ({error})")))
     }
