@@ -53,7 +53,7 @@ impl Operations {
         let responses = Responses { stream: guarded.boxed(), _active: active, _place: Arc::clone(&self.places) };
         let handle = Handle(Arc::new(Mutex::new(Slot { kind, responses: Some(responses), muted: false, waker: None })));
         self.handles.insert(Arc::clone(&id), handle.clone());
-        self.running.push(Running { id, kind, handle, first: true, ended: false });
+        self.running.push(Running { id, handle, first: true, ended: false });
     }
 
     /// Drops the operation at once, if it runs; its id is free again. A mutation goes on, and keeps its place until it ends: otherwise a
@@ -134,7 +134,6 @@ impl Handle {
 
 struct Running {
     id: Arc<str>,
-    kind: OperationKind,
     handle: Handle,
     first: bool,
     ended: bool,
@@ -149,7 +148,7 @@ impl Stream for Running {
         }
         let this = &mut *self;
         let mut slot = this.handle.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let muted = slot.muted;
+        let (kind, muted) = (slot.kind, slot.muted);
         loop {
             let Some(responses) = slot.responses.as_mut() else {
                 this.ended = true;
@@ -164,7 +163,7 @@ impl Stream for Running {
                 Poll::Ready(Some(response)) => {
                     let first = std::mem::take(&mut this.first);
                     let id = Arc::clone(&this.id);
-                    return Poll::Ready(Some(Output::Next { id, kind: this.kind, response: Box::new(response), first }));
+                    return Poll::Ready(Some(Output::Next { id, kind, response: Box::new(response), first }));
                 }
                 Poll::Ready(None) => {
                     slot.responses = None;
