@@ -147,7 +147,7 @@ impl Execution<'_> {
                 data::rewrite(entity, &output.rewrites, &self.gateway.supergraph.types);
             }
         }
-        state.repeated += repeated(fetch, found, call, &lists);
+        state.repeated = state.repeated.saturating_add(repeated(fetch, found, call, &lists));
         if state.repeated > self.gateway.limits.max_repeated_values {
             let message = "the same objects stand at too many places of the answer: ask for fewer";
             return fail(&mut state, fetch, found, call, &coded(ErrorCode::LimitExceeded, message));
