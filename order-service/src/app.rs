@@ -21,10 +21,11 @@ use runtime::{
     metrics::Metrics,
     readiness::{Checks, keep_health},
     serve::{self, BindError},
+    stage::{Stage, Supervisor, TaskDied},
 };
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     endpoint::{self, EndpointError, EndpointOptions, EndpointParts, LateRouter},
@@ -87,6 +88,7 @@ pub struct OrderService {
     database: Database,
     health: Health,
     gates: Gates,
+    supervisor: Supervisor,
     stages: Stages,
     drain_notice: Duration,
 }
@@ -112,17 +114,11 @@ struct Stages {
     relay: Stage,
 }
 
-#[derive(Default)]
-struct Stage {
-    token: CancellationToken,
-    tasks: TaskTracker,
-}
-
 impl Stages {
-    fn new() -> Self {
+    fn new(supervisor: &Supervisor) -> Self {
         let listener = Shutdown::new(DRAIN_TIME);
         let transport = TaskTracker::new();
-        Self { listener, transport, intake: Stage::default(), consumer: Stage::default(), relay: Stage::default() }
+        Self { listener, transport, intake: supervisor.stage(), consumer: supervisor.stage(), relay: supervisor.stage() }
     }
 
     /// What the transport needs to drain with the listener.
@@ -137,24 +133,16 @@ impl Stages {
         if tokio::time::timeout(DRAIN_TIME, self.transport.wait()).await.is_err() {
             tracing::warn!(tasks = self.transport.len(), "ending with operations that do not end");
         }
-        for stage in self.all() {
-            stage.token.cancel();
-            stage.tasks.close();
-            stage.tasks.wait().await;
+        for stage in [&self.intake, &self.consumer, &self.relay] {
+            stage.stop().await;
         }
-    }
-
-    /// What comes after the listener, in the order of the flow.
-    fn all(&self) -> [&Stage; 3] {
-        [&self.intake, &self.consumer, &self.relay]
     }
 }
 
-/// A start that fails, or is given up, leaves nothing running.
+/// A start that fails, or is given up, leaves nothing running: the stages end when they are dropped.
 impl Drop for Stages {
     fn drop(&mut self) {
         self.listener.force("order service was dropped");
-        self.all().iter().for_each(|stage| stage.token.cancel());
     }
 }
 
@@ -170,7 +158,8 @@ impl OrderService {
         verifier: TokenVerifier,
         listener: TcpListener,
     ) -> Result<Self, StartError> {
-        let (health, gates, stages) = (Health::new(), Gates::default(), Stages::new());
+        let (health, gates, supervisor) = (Health::new(), Gates::default(), Supervisor::default());
+        let stages = Stages::new(&supervisor);
         let (checks, routes) = (Checks::new(&health), health.check("routes"));
         let (address, late) = (listener.local_addr()?, LateRouter::default());
         stages.listener.spawn(serve::serve(listener, late.router(&health), stages.listener.clone()));
@@ -179,26 +168,25 @@ impl OrderService {
         let tasks_topic: Arc<str> = topic(TOPIC_PAYMENT_TASKS).name.into();
 
         let feed = Feed::new();
-        let Stage { token, tasks } = &stages.relay;
-        tasks.spawn(token.clone().run_until_cancelled_owned(create_tasks_topic(Arc::clone(&broker), topic(TOPIC_PAYMENT_TASKS))));
-        feed.start(database.clone(), tasks, token.clone());
+        start_creating_topic(&broker, topic(TOPIC_PAYMENT_TASKS), &stages.relay);
+        feed.start(&database, &stages.relay);
         let relay = start_publishing(&database, &broker, &gates, &stages.relay);
-        tasks.spawn(resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), token.clone()));
+        let resending = resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), stages.relay.token());
+        stages.relay.spawn("resend", resending);
 
         let handler = Arc::new(PaymentResults::new(feed.clone()));
         // Environments that share a Kafka would otherwise take part in each other's rebalances.
         let group = format!("{}{CONSUMER_GROUP}", settings.topic_prefix);
         let options = ConsumerOptions::new(group, vec![topic(TOPIC_PAYMENT_RESULTS)]);
         let consumer = ConsumerLoop::new(database.for_worker(1), Arc::clone(&broker), handler, options);
-        let Stage { token, tasks } = &stages.consumer;
-        let (consumer, task) = consumer.start(token.clone(), gates.consumer.clone());
-        tasks.spawn(task);
-        tasks.spawn(keep_health(checks, database.clone(), broker, consumer, token.clone()));
+        let (consumer, task) = consumer.start(stages.consumer.token(), gates.consumer.clone());
+        stages.consumer.adopt("consumer", task);
+        stages.consumer.spawn("health", keep_health(checks, database.clone(), broker, consumer, stages.consumer.token()));
 
         let reader = database.reader().clone();
         let context =
             IntakeContext { database: database.for_worker(MAX_BATCHES), reader, relay, feed: feed.clone(), tasks_topic };
-        let intake = Intake::start(context, &stages.intake.tasks, stages.intake.token.clone());
+        let intake = Intake::start(context, &stages.intake);
 
         let context = Context { database: database.clone(), intake, feed };
         let parts = EndpointParts {
@@ -215,7 +203,7 @@ impl OrderService {
         }
         late.set(endpoint::router(parts, &settings.endpoint)?);
         routes.ready();
-        Ok(Self { address, database, health, gates, stages, drain_notice: settings.drain_notice })
+        Ok(Self { address, database, health, gates, supervisor, stages, drain_notice: settings.drain_notice })
     }
 
     /// Where it listens.
@@ -236,6 +224,11 @@ impl OrderService {
     /// To hold parts of the flow.
     pub fn gates(&self) -> &Gates {
         &self.gates
+    }
+
+    /// Answers when one of its tasks has panicked: it is to be stopped then, and started anew.
+    pub fn death(&self) -> impl Future<Output = TaskDied> + Send + use<> {
+        self.supervisor.clone().death()
     }
 
     /// Drains and stops; bounded by the bounds of its parts.
@@ -270,18 +263,20 @@ async fn connect(settings: &Settings, checks: &Checks) -> Result<Database, Datab
 }
 
 /// The consumer creates the topic that it reads; this is the one that is written to. Until it is there tasks wait in the outbox.
-async fn create_tasks_topic(broker: Arc<dyn Broker>, topic: TopicSpec) {
-    if let Err(error) = create_topics(&*broker, &[topic]).await {
-        tracing::error!(%error, "the broker refuses the topic of payment tasks");
-    }
+fn start_creating_topic(broker: &Arc<dyn Broker>, topic: TopicSpec, stage: &Stage) {
+    let (broker, token) = (Arc::clone(broker), stage.token());
+    stage.spawn("topics", async move {
+        if let Some(Err(error)) = token.run_until_cancelled(create_topics(&*broker, &[topic])).await {
+            tracing::error!(%error, "the broker refuses the topic of payment tasks");
+        }
+    });
 }
 
 fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, gates: &Gates, stage: &Stage) -> RelayHandle {
-    let Stage { token, tasks } = stage;
     let options = RelayOptions::default();
-    let (relay, task) = Relay::start(database.clone(), OUTBOX, Arc::clone(broker), options, token.clone(), gates.relay.clone());
-    tasks.spawn(task);
+    let (relay, task) = Relay::start(database.clone(), OUTBOX, Arc::clone(broker), options, stage.token(), gates.relay.clone());
+    stage.adopt("relay", task);
     let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(broker), SweeperOptions::default());
-    tasks.spawn(sweeper.start(token.clone(), gates.sweeper.clone()));
+    stage.adopt("sweeper", sweeper.start(stage.token(), gates.sweeper.clone()));
     relay
 }

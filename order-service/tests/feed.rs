@@ -20,11 +20,11 @@ use order_service::{
         settle::{ReceivedResult, settle_orders_batch},
     },
 };
+use runtime::stage::{Stage, Supervisor};
 use schema::{EventId, OrderId, PaymentOutcome, PaymentResult, Timestamp, UserId};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt as _};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Longer than any machine needs; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,10 +50,11 @@ async fn pay(db: &Database, order: &Order) -> Vec<EventAndOrder> {
     .unwrap()
 }
 
-fn start(db: &Database) -> (Feed, CancellationToken) {
-    let (feed, shutdown) = (Feed::new(), CancellationToken::new());
-    feed.start(db.clone(), &TaskTracker::new(), shutdown.clone());
-    (feed, shutdown)
+/// It runs until the stage is dropped.
+fn start(db: &Database) -> (Feed, Stage) {
+    let (feed, stage) = (Feed::new(), Supervisor::default().stage());
+    feed.start(db, &stage);
+    (feed, stage)
 }
 
 async fn next<S>(stream: &mut S) -> Option<Arc<EventAndOrder>>

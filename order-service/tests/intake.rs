@@ -19,8 +19,8 @@ use order_service::{
         intake::{Intake, IntakeContext, IntakeError},
     },
 };
+use runtime::stage::{Stage, Supervisor};
 use sea_orm::{ConnectionTrait as _, Statement};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Longer than any machine needs; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,11 +47,11 @@ impl Broker for Away {
     }
 }
 
-fn start(db: &Database, tasks: &TaskTracker, shutdown: &CancellationToken) -> Intake {
-    let (relay, _) = Relay::start(db.clone(), OUTBOX, Arc::new(Away), RelayOptions::default(), shutdown.clone(), Gate::new());
+fn start(db: &Database, stage: &Stage) -> Intake {
+    let (relay, _) = Relay::start(db.clone(), OUTBOX, Arc::new(Away), RelayOptions::default(), stage.token(), Gate::new());
     let context =
         IntakeContext { database: db.clone(), reader: db.reader().clone(), relay, feed: Feed::new(), tasks_topic: TOPIC.into() };
-    Intake::start(context, tasks, shutdown.clone())
+    Intake::start(context, stage)
 }
 
 async fn count(db: &Database, table: &str) -> i64 {
@@ -62,7 +62,8 @@ async fn count(db: &Database, table: &str) -> i64 {
 
 on_both!(OrdersMigrator;
     async fn an_order_that_the_database_refuses_fails_only_its_own_caller(db: &TestDatabase) {
-        let intake = start(db, &TaskTracker::new(), &CancellationToken::new());
+        let stage = Supervisor::default().stage();
+        let intake = start(db, &stage);
         // A total of zero passes no check of the table. Nothing that comes through the API has one.
         let calls = (0..40).map(|n| intake.create(new_order("ada", i64::from(n % 10 != 3), Some(&format!("k{n}")))));
         for (n, answer) in join_all(calls).await.into_iter().enumerate() {
@@ -79,7 +80,8 @@ on_both!(OrdersMigrator;
     }
 
     async fn callers_that_go_away_before_the_commit_fail_nobody(db: &TestDatabase) {
-        let intake = start(db, &TaskTracker::new(), &CancellationToken::new());
+        let stage = Supervisor::default().stage();
+        let intake = start(db, &stage);
         let kept = {
             // Polled once, so the call is in the queue; then dropped, while the ones between are waited for.
             let mut abandoned: Vec<_> = (0..20).map(|n| Box::pin(intake.create(new_order("ada", 1, Some(&format!("abandoned-{n}")))))).collect();
@@ -99,17 +101,16 @@ on_both!(OrdersMigrator;
     }
 
     async fn calls_that_wait_when_the_service_stops_are_answered(db: &TestDatabase) {
-        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let intake = start(db, &tasks, &shutdown);
+        let stage = Supervisor::default().stage();
+        let intake = start(db, &stage);
         let mut calls: Vec<_> = (0..10).map(|n| Box::pin(intake.create(new_order("ada", 1, Some(&format!("k{n}")))))).collect();
         for call in &mut calls {
             assert!(futures_util::poll!(call).is_pending());
         }
-        shutdown.cancel();
+        stage.token().cancel();
         let answers = tokio::time::timeout(PATIENCE, join_all(calls)).await.unwrap();
         assert!(answers.iter().all(|answer| matches!(answer, Ok(CreateOutcome::Created(_)))), "{answers:?}");
-        tasks.close();
-        tokio::time::timeout(PATIENCE, tasks.wait()).await.unwrap();
+        tokio::time::timeout(PATIENCE, stage.stop()).await.unwrap();
         let late = intake.create(new_order("ada", 1, Some("late"))).await;
         assert!(matches!(late, Err(IntakeError::Overloaded)), "{late:?}");
         assert_eq!(count(db, "orders").await, 10);

@@ -10,8 +10,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
 use messaging::{
-    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, Pruner, Relay, RelayOptions, Sweeper, SweeperOptions, TopicSpec,
-    broker::DEFAULT_PARTITIONS, create_topics,
+    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, Pruner, Relay, RelayHandle, RelayOptions, Sweeper,
+    SweeperOptions, TopicSpec, broker::DEFAULT_PARTITIONS, create_topics,
 };
 use migrations::PaymentsMigrator;
 use runtime::{
@@ -20,11 +20,10 @@ use runtime::{
     metrics::Metrics,
     readiness::{Checks, keep_health},
     serve::BindError,
+    stage::{Stage, Supervisor, TaskDied},
 };
 use schema::{TOPIC_PAYMENT_RESULTS, TOPIC_PAYMENT_TASKS};
 use sea_orm::DbErr;
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     audit::AuditReport,
@@ -110,25 +109,15 @@ pub struct PaymentService {
     listener: Listener,
     consumer: ConsumerHandle,
     consumer_gate: Gate,
-    consumer_task: Part,
-    relay_task: Part,
-    background: Vec<Part>,
+    supervisor: Supervisor,
+    stages: Stages,
     drain_notice: Duration,
-    _stop_on_drop: DropGuard,
 }
 
-/// A task that ends some time after its token is cancelled.
-struct Part {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Part {
-    async fn stop(self) {
-        self.stop.cancel();
-        // A panic was reported when it happened.
-        let _ = self.task.await;
-    }
+/// The tasks in the order in which they stop: each stage ends before the one that it feeds.
+struct Stages {
+    consumer: Stage,
+    relay: Stage,
 }
 
 impl PaymentService {
@@ -145,49 +134,28 @@ impl PaymentService {
         let database = connect(&settings, &checks).await?;
         // Nothing else sets it.
         let _ = schema.set(graphql::schema(database.clone()));
-        let stop = CancellationToken::new();
-        let stop_on_drop = stop.clone().drop_guard();
+        let supervisor = Supervisor::default();
+        let stages = Stages { consumer: supervisor.stage(), relay: supervisor.stage() };
 
-        let mut background = Vec::new();
-        background.push(start_creating_topics(&broker, &settings.topics, stop.child_token()));
-
-        let relay_stop = stop.child_token();
-        let (relay, relay_task) =
-            Relay::start(database.clone(), OUTBOX, Arc::clone(&broker), RelayOptions::default(), relay_stop.clone(), Gate::new());
-        let sweeper_stop = stop.child_token();
-        let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(&broker), SweeperOptions::default());
-        background.push(Part { task: sweeper.start(sweeper_stop.clone(), Gate::new()), stop: sweeper_stop });
-        let pruner_stop = stop.child_token();
+        start_creating_topics(&broker, &settings.topics, &stages.relay);
+        let relay = start_publishing(&database, &broker, &stages.relay);
         let pruner = Pruner::new(database.clone(), INBOX, INBOX_RETENTION);
-        background.push(Part { task: pruner.start(pruner_stop.clone()), stop: pruner_stop });
+        stages.relay.adopt("pruner", pruner.start(stages.relay.token()));
 
         let consumer_gate = Gate::new();
-        let consumer_stop = stop.child_token();
-        let (consumer, consumer_task) = ConsumerLoop::new(
+        let (consumer, task) = ConsumerLoop::new(
             database.for_worker(1),
             Arc::clone(&broker),
             Arc::new(PaymentTasks::new(settings.topics.results.clone(), relay)),
             ConsumerOptions::new(&settings.topics.group, vec![settings.topics.spec(&settings.topics.tasks)]),
         )
-        .start(consumer_stop.clone(), consumer_gate.clone());
-
-        let probe_stop = stop.child_token();
-        let probing = keep_health(checks, database.clone(), broker, consumer.clone(), probe_stop.clone());
-        background.push(Part { task: tokio::spawn(probing), stop: probe_stop });
+        .start(stages.consumer.token(), consumer_gate.clone());
+        stages.consumer.adopt("consumer", task);
+        let probing = keep_health(checks, database.clone(), broker, consumer.clone(), stages.consumer.token());
+        stages.consumer.spawn("health", probing);
         tracing::info!(address = %listener.address(), database = %database.url(), "Payments Service is up");
 
-        Ok(Self {
-            database,
-            health,
-            listener,
-            consumer,
-            consumer_gate,
-            consumer_task: Part { stop: consumer_stop, task: consumer_task },
-            relay_task: Part { stop: relay_stop, task: relay_task },
-            background,
-            drain_notice: settings.drain_notice,
-            _stop_on_drop: stop_on_drop,
-        })
+        Ok(Self { database, health, listener, consumer, consumer_gate, supervisor, stages, drain_notice: settings.drain_notice })
     }
 
     /// Where the subgraph is served, also while the listener is stopped.
@@ -235,6 +203,11 @@ impl PaymentService {
         self.listener.resume().await
     }
 
+    /// Answers when one of its tasks has panicked: it is to be stopped then, and started anew.
+    pub fn death(&self) -> impl Future<Output = TaskDied> + Send + use<> {
+        self.supervisor.clone().death()
+    }
+
     /// Stops in the order of the data's way and returns when everything that was committed is published, or left to the next start
     /// after the relay's grace time. Then closes the database.
     pub async fn stop(self) {
@@ -242,11 +215,8 @@ impl PaymentService {
         self.listener.announce_stop().await;
         tokio::time::sleep(self.drain_notice).await;
         self.listener.stop().await;
-        self.consumer_task.stop().await;
-        for part in self.background {
-            part.stop().await;
-        }
-        self.relay_task.stop().await;
+        self.stages.consumer.stop().await;
+        self.stages.relay.stop().await;
         self.database.close().await;
         tracing::info!("Payments Service has stopped");
     }
@@ -299,14 +269,21 @@ fn router(settings: &Settings, schema: &LateSchema, verifier: TokenVerifier, hea
 }
 
 /// Creates the topics as soon as the broker is there: until then results wait in the outbox.
-fn start_creating_topics(broker: &Arc<dyn Broker>, topics: &Topics, stop: CancellationToken) -> Part {
-    let broker = Arc::clone(broker);
+fn start_creating_topics(broker: &Arc<dyn Broker>, topics: &Topics, stage: &Stage) {
+    let (broker, token) = (Arc::clone(broker), stage.token());
     let specs = [topics.spec(&topics.tasks), topics.spec(&topics.results)];
-    let stopped = stop.clone();
-    let task = tokio::spawn(async move {
-        if let Some(Err(error)) = stopped.run_until_cancelled(create_topics(&*broker, &specs)).await {
+    stage.spawn("topics", async move {
+        if let Some(Err(error)) = token.run_until_cancelled(create_topics(&*broker, &specs)).await {
             tracing::error!(%error, "the broker refuses the topics");
         }
     });
-    Part { stop, task }
+}
+
+fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, stage: &Stage) -> RelayHandle {
+    let options = RelayOptions::default();
+    let (relay, task) = Relay::start(database.clone(), OUTBOX, Arc::clone(broker), options, stage.token(), Gate::new());
+    stage.adopt("relay", task);
+    let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(broker), SweeperOptions::default());
+    stage.adopt("sweeper", sweeper.start(stage.token(), Gate::new()));
+    relay
 }

@@ -68,5 +68,5 @@ async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
         tracing::info!(settings = ?args, "starting");
         Ok::<_, Box<dyn Error>>(PaymentService::start(settings, broker, verifier).await?)
     });
-    program::until_signal(grace, starting, PaymentService::stop).await
+    program::until_signal(grace, starting, PaymentService::death, PaymentService::stop).await
 }

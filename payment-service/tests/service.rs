@@ -1,6 +1,6 @@
 //! The whole service on SQLite with the embedded broker: messages in, messages out, HTTP beside it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -282,6 +282,47 @@ async fn a_start_that_fails_leaves_nothing_running() {
     let error = PaymentService::start(settings, around.broker.clone(), verifier()).await.err().unwrap();
     assert!(error.to_string().contains("in use"), "{error}");
     until("the port is free again", async || std::net::TcpListener::bind(&address).is_ok()).await;
+    service.stop().await;
+}
+
+/// A broker with an error in its code.
+struct Panicking(Arc<EmbeddedBroker>);
+
+#[async_trait::async_trait]
+impl Broker for Panicking {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<(), BrokerError> {
+        self.0.ensure_topics(topics).await
+    }
+
+    async fn publish(&self, _: &[Record]) -> Vec<Result<(), BrokerError>> {
+        panic!("seen in the log of this test");
+    }
+
+    async fn consumer(&self, group: &str, topics: &[String]) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.0.consumer(group, topics).await
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.0.ping().await
+    }
+}
+
+/// Otherwise it would look alive, decide tasks, and tell nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_relay_panics_says_so_and_the_next_one_tells_its_result() {
+    let around = Surroundings::new().await;
+    let verifier = TokenVerifier::new(std::slice::from_ref(&around.secret), None);
+    let broker = Arc::new(Panicking(around.broker.clone()));
+    let service = PaymentService::start(around.settings(), broker, verifier).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), service.health().ready()).await.expect("ready in time");
+    let died = service.death();
+    around.publish(&[task("ada", 100)]).await;
+    let died = tokio::time::timeout(Duration::from_secs(20), died).await.expect("told in time");
+    assert_eq!(died.task, "relay");
+    tokio::time::timeout(Duration::from_secs(20), service.stop()).await.expect("stopped in time");
+
+    let service = around.start().await;
+    around.results("test", 1).await;
     service.stop().await;
 }
 

@@ -5,6 +5,7 @@
 //! - [`telemetry`]: logs on stderr, pretty for people and JSON for machines
 //! - [`lifecycle`]: signals, draining, and the end after a grace time
 //! - [`program`]: from a command to an exit code, and a service from its start to its end
+//! - [`stage`]: the tasks of a service, stopped in order and missed when they panic
 //! - [`serve`]: bind and serve HTTP, bounded and drained
 //! - [`health`]: `/health/live` and `/health/ready` with named checks; [`readiness`] keeps those that every service has
 //! - [`metrics`]: `/metrics` for Prometheus
@@ -20,6 +21,7 @@ pub mod readiness;
 pub mod serve;
 pub mod service_settings;
 pub mod settings;
+pub mod stage;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -4,7 +4,7 @@ use std::{env, error::Error, ffi::OsStr, process::ExitCode, time::Duration};
 
 use clap::{Command, Parser, builder::Resettable};
 
-use crate::{lifecycle::Shutdown, settings::SettingError, telemetry, traces::TraceExport};
+use crate::{lifecycle::Shutdown, settings::SettingError, stage::TaskDied, telemetry, traces::TraceExport};
 
 /// The command line, or the end of the process with what is wrong about it. An empty variable counts as not set, because compose files cannot
 /// leave one out.
@@ -50,40 +50,58 @@ fn failed(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Starts a service, and stops it at the first SIGINT or SIGTERM. A signal during the start ends it without a service. Stopping may take
-/// `grace`; a second signal ends it at once, which loses nothing that is durable.
+/// Starts a service, and stops it at the first SIGINT or SIGTERM, or when one of its tasks has panicked (`death`). A signal during the start ends it
+/// without a service. Stopping may take `grace`; a second signal ends it at once, which loses nothing that is durable.
 ///
 /// # Errors
 ///
-/// Why the service did not start, or signals cannot be listened to.
+/// Why the service did not start, [`TaskDied`], or signals cannot be listened to.
 pub async fn until_signal<S, E, Stopped>(
     grace: Duration,
     starting: impl Future<Output = Result<S, E>>,
-    stop: impl FnOnce(S) -> Stopped + Send + 'static,
+    death: impl AsyncFnOnce(&S) -> TaskDied,
+    stop: impl FnOnce(S) -> Stopped,
 ) -> Result<(), Box<dyn Error>>
 where
-    S: Send + 'static,
     E: Into<Box<dyn Error>>,
-    Stopped: Future<Output = ()> + Send,
+    Stopped: Future<Output = ()> + Send + 'static,
 {
     let shutdown = Shutdown::new(grace);
     shutdown.on_signals()?;
     let Some(started) = shutdown.soft().run_until_cancelled(starting).await else { return Ok(()) };
     let service = started.map_err(Into::into)?;
-    let soft = shutdown.soft().clone();
-    shutdown.spawn(async move {
-        soft.cancelled().await;
-        stop(service).await;
-    });
+    let died = shutdown.soft().run_until_cancelled(death(&service)).await;
+    shutdown.begin("a task has died");
+    shutdown.spawn(stop(service));
     shutdown.finished().await;
-    Ok(())
+    died.map_or(Ok(()), |died| Err(died.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Arg;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::stage::{Stage, Supervisor};
+
+    #[tokio::test]
+    async fn a_service_that_lost_a_task_is_stopped_and_the_program_fails() {
+        let supervisor = Supervisor::default();
+        let (stage, stopped) = (supervisor.stage(), CancellationToken::new());
+        let stopping = stopped.clone();
+        let starting = async {
+            stage.spawn("unlucky", async { panic!("seen in the log of this test") });
+            Ok::<_, SettingError>(stage)
+        };
+        let stop = |stage: Stage| async move {
+            stage.stop().await;
+            stopping.cancel();
+        };
+        let ended = until_signal(Duration::from_secs(5), starting, async |_: &Stage| supervisor.death().await, stop).await;
+        assert!(ended.unwrap_err().to_string().contains("\"unlucky\""));
+        assert!(stopped.is_cancelled());
+    }
 
     #[test]
     fn a_variable_that_is_left_out_leaves_the_default() {

@@ -20,6 +20,7 @@ use runtime::{
     auth::{Secret, SecretFileError, TokenError, TokenSigner, TokenVerifier},
     serve::{self, BindError},
     settings::SettingError,
+    stage::TaskDied,
 };
 
 /// Whom the demo token names.
@@ -236,6 +237,14 @@ impl Tandem {
         let address = self.orders.address();
         let is_here = address.ip().is_loopback() || address.ip().is_unspecified();
         if is_here { format!("http://localhost:{}", address.port()) } else { format!("http://{address}") }
+    }
+
+    /// Answers when a task of one of the services has panicked.
+    pub async fn death(&self) -> TaskDied {
+        tokio::select! {
+            died = self.orders.death() => died,
+            died = self.payments.death() => died,
+        }
     }
 
     /// Drains and stops: first who is called, then who is asked by it, then what lies between them. The data folder is free then.

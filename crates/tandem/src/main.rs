@@ -54,7 +54,7 @@ async fn run(args: RunArgs) -> Result<(), Failure> {
         greet(&tandem);
         Ok::<_, Failure>(tandem)
     });
-    program::until_signal(GRACE, starting, Tandem::stop).await
+    program::until_signal(GRACE, starting, Tandem::death, Tandem::stop).await
 }
 
 #[expect(clippy::print_stdout, reason = "for people, and for programs that read the first lines")]

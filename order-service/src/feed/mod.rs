@@ -20,9 +20,9 @@ mod tail;
 use std::sync::Arc;
 
 use database::Database;
+use runtime::stage::Stage;
 use schema::{OrderId, UserId};
 use tokio::sync::{Notify, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::registry::Registry;
 use crate::order::{EventAndOrder, Position};
@@ -66,9 +66,9 @@ impl Feed {
     }
 
     /// Starts reading behind the last position that is committed now.
-    pub fn start(&self, database: Database, tasks: &TaskTracker, shutdown: CancellationToken) {
-        tasks.spawn(announce::run(self.clone(), database.clone(), shutdown.clone()));
-        tasks.spawn(tail::run(self.clone(), database, shutdown));
+    pub fn start(&self, database: &Database, stage: &Stage) {
+        stage.spawn("announce events", announce::run(self.clone(), database.clone(), stage.token()));
+        stage.spawn("tail events", tail::run(self.clone(), database.clone(), stage.token()));
     }
 
     /// Hands out what a transaction of this process has appended, all of it, after its commit; never blocks. When a transaction before it has

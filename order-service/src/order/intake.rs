@@ -10,6 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use database::{BoxFuture, Database, DatabaseError, Reader};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use messaging::{relay::RelayHandle, trace::Step};
+use runtime::stage::Stage;
 use sea_orm::DbBackend;
 use tokio::sync::{
     mpsc,
@@ -70,11 +71,11 @@ pub struct IntakeContext {
 }
 
 impl Intake {
-    /// Starts the worker; it ends after `shutdown`, once the calls that wait are answered.
-    pub fn start(context: IntakeContext, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
+    /// Starts the worker; when `stage` stops, it answers the calls that wait and ends.
+    pub fn start(context: IntakeContext, stage: &Stage) -> Self {
         let (calls, queue) = mpsc::channel(QUEUE_CALLS);
-        let worker = Worker { context, tasks: tasks.clone() };
-        tasks.spawn(work(worker, queue, shutdown));
+        let worker = Worker { context, tasks: stage.tasks().clone() };
+        stage.spawn("intake", work(worker, queue, stage.token()));
         Self { calls }
     }
 
