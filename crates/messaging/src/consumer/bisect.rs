@@ -129,9 +129,9 @@ impl<H: Handler> Session<'_, H> {
     }
 
     fn applied(&mut self, batch: &Batch) {
-        self.dead_letters_in_a_row = 0;
+        self.dead_letters.clear();
         let state = self.state(&batch.source);
-        state.dead_letters_in_a_row = 0;
+        state.dead_letters.clear();
         state.first_failure = None;
         state.backoff = None;
     }
@@ -155,9 +155,9 @@ impl<H: Handler> Session<'_, H> {
                 );
                 metrics::counter!("messaging_dead_letters_total", "group" => group.clone(), "topic" => batch.source.topic.clone())
                     .increment(1);
-                self.dead_letters_in_a_row += 1;
+                self.dead_letters.add(delivery);
                 let state = self.state(&batch.source);
-                state.dead_letters_in_a_row += 1;
+                state.dead_letters.add(delivery);
                 state.first_failure = None;
                 state.backoff = None;
                 Put::Away
@@ -181,7 +181,7 @@ impl<H: Handler> Session<'_, H> {
     /// In a row in this partition, or over all: a topic of rubbish beside a healthy one must stop the loop too.
     fn too_many_dead_letters(&mut self, batch: &Batch) -> Option<String> {
         let limit = self.wiring.options.max_dead_letters_in_a_row;
-        let run = self.state(&batch.source).dead_letters_in_a_row.max(self.dead_letters_in_a_row);
+        let run = self.state(&batch.source).dead_letters.len().max(self.dead_letters.len());
         (run >= limit).then(|| {
             format!(
                 "{run} messages in a row could not be applied, the last ones of {}; they are in its dead-letter topic",

@@ -1,6 +1,9 @@
 //! Dead letters: the message as it was, with headers that say why and where from.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::broker::{DEAD_LETTER_SUFFIX, TopicPartition, dead_letter_topic};
 use crate::message::{Delivery, Headers, Record};
@@ -45,6 +48,31 @@ pub struct DeadLetter {
     pub first_failed_at_ms: i64,
     /// The message as it was, ready to be published to its topic again.
     pub original: Record,
+}
+
+/// Messages put away one after the other, with none applied in between. An event that is sent again and again counts once: whoever waits for its
+/// result sends it for ever, and where nothing else happens it alone would stop the consumer. At most as many as stop it.
+#[derive(Default)]
+pub(super) struct Run {
+    events: HashSet<Uuid>,
+    without_id: usize,
+}
+
+impl Run {
+    pub(super) fn add(&mut self, delivery: &Delivery) {
+        match delivery.event_id() {
+            Ok(id) => drop(self.events.insert(id)),
+            Err(_) => self.without_id += 1,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len() + self.without_id
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// The record for the dead-letter topic.
@@ -107,7 +135,6 @@ impl DeadLetter {
 mod tests {
     use super::*;
     use crate::message;
-    use uuid::Uuid;
 
     fn delivery(key: Option<Bytes>) -> Delivery {
         Delivery {

@@ -60,7 +60,7 @@ pub struct ConsumerOptions {
     /// Transactions in one turn of a partition at most, but for what has to be bisected: what is taken from it at once is applied, and stored, part by part, and
     /// while the database works on one part the next one is made ready. Large enough to keep the database busy, small enough that other partitions' turn comes soon.
     pub batch_transactions: usize,
-    /// So many dead letters in a row, in one partition or over all, stop the loop.
+    /// So many dead letters in a row, in one partition or over all, stop the loop; the same event again is not one more.
     pub max_dead_letters_in_a_row: usize,
     /// The first wait after a transient error; it doubles.
     pub retry_min: Duration,

@@ -8,7 +8,7 @@ use backon::ExponentialBackoff;
 use tokio_util::sync::CancellationToken;
 
 use super::bisect::Applied;
-use super::{BoxError, ConsumerLoop, Handler};
+use super::{BoxError, ConsumerLoop, Handler, dead_letter};
 use crate::broker::{Batch, BrokerError, Consumer, TopicPartition};
 use crate::gate::Gate;
 
@@ -36,7 +36,7 @@ pub(super) struct PartitionState {
     /// Continues from try to try; gone after a part that went well, or was put away.
     pub(super) backoff: Option<ExponentialBackoff>,
     pub(super) first_failure: Option<FirstFailure>,
-    pub(super) dead_letters_in_a_row: usize,
+    pub(super) dead_letters: dead_letter::Run,
     /// Deliveries per transaction while smaller ones than usual are tried.
     pub(super) part_max: Option<NonZeroUsize>,
 }
@@ -64,7 +64,7 @@ pub(super) struct Session<'a, H> {
     pub(super) partitions: HashMap<TopicPartition, PartitionState>,
     /// Partitions that had something while the gate was closed.
     at_gate: Vec<TopicPartition>,
-    pub(super) dead_letters_in_a_row: usize,
+    pub(super) dead_letters: dead_letter::Run,
     pub(super) progress: bool,
 }
 
@@ -82,7 +82,7 @@ impl<'a, H: Handler> Session<'a, H> {
             gate,
             partitions: HashMap::new(),
             at_gate: Vec::new(),
-            dead_letters_in_a_row: 0,
+            dead_letters: dead_letter::Run::default(),
             progress: false,
         }
     }

@@ -206,6 +206,25 @@ async fn many_poisonous_messages_stop_the_consumer_instead_of_draining_the_topic
     assert_eq!(*status.borrow(), ConsumerStatus::Finished);
 }
 
+/// Whoever waits for its result sends it again and again, perhaps for hours in which nothing else comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_poisonous_event_that_is_sent_again_and_again_does_not_stop_the_consumer() {
+    let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
+    let broker = broker(&log).await;
+    let again = event("tasks", "key", "poison");
+    publish(&broker, &vec![again; 12]).await;
+    let running = run_loop(&db, Arc::new(broker.clone()), &TestHandler::new());
+    assert_eq!(dead_letters(&broker, 12).await.len(), 12);
+
+    // Others still count.
+    let others: Vec<_> = (0..5).map(|n| event("tasks", "key", &format!("poison {n}"))).collect();
+    publish(&broker, &others).await;
+    let mut status = running.handle.watch();
+    soon("stopped", status.wait_for(|status| matches!(status, ConsumerStatus::Stopped { .. }))).await.unwrap();
+    assert_eq!(dead_letters(&broker, 16).await.len(), 16, "with the first one they are five");
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_partition_does_not_hide_that_another_one_is_rubbish() {
     let (db, log) = (sqlite::<TestMigrator>().await, new_log().await);
