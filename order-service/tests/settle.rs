@@ -17,7 +17,10 @@ use order_service::{
         settle::{ReceivedResult, SettleError, ready_results_batch, settle_orders_batch},
     },
 };
-use schema::{EventId, EventSource as _, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId};
+use schema::{
+    EventId, EventSource as _, OrderId, PaymentOutcome, PaymentResult, RejectionReason, Timestamp, UserId,
+    graphql::{Direction, Window},
+};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
 use tokio::sync::oneshot;
 
@@ -77,6 +80,27 @@ async fn stored(db: &Database, order: &Order) -> (Order, Vec<OrderEvent>) {
 }
 
 on_both!(OrdersMigrator;
+    async fn lists_by_status_follow_what_is_settled(db: &TestDatabase) {
+        let orders = create_orders(db, 6).await;
+        settle(db, vec![paid(&orders[1]), rejected(&orders[3]), paid(&orders[4])]).await.unwrap();
+        let ids = |of: &[usize]| of.iter().map(|of| orders[*of].id).collect::<Vec<_>>();
+        let list = async |owner: &find::Owner, status: &[OrderStatus], window: Window<OrderId>| {
+            let filter = find::Filter { status: Some(status.to_vec()), ..find::Filter::default() };
+            let page = find::page(db.reader(), owner, &filter, &window).await.unwrap();
+            page.rows.iter().map(|order| order.id).collect::<Vec<_>>()
+        };
+        let window = Window { after: None, before: None, direction: Direction::Forward, size: 10 };
+        let backward = Window { direction: Direction::Backward, before: None, after: Some(orders[5].id), size: 2 };
+        for owner in [find::Owner::Anyone, find::Owner::User(UserId("ada".to_owned()))] {
+            let list = async |status: &[OrderStatus], window: &Window<OrderId>| list(&owner, status, window.clone()).await;
+            assert_eq!(list(&[OrderStatus::Pending], &window).await, ids(&[5, 2, 0]));
+            assert_eq!(list(&[OrderStatus::Pending; 2], &backward).await, ids(&[2, 0]));
+            assert_eq!(list(&[OrderStatus::Paid], &window).await, ids(&[4, 1]));
+            assert_eq!(list(&[OrderStatus::Pending, OrderStatus::Rejected], &window).await, ids(&[5, 3, 2, 0]));
+            assert!(list(&[], &window).await.is_empty());
+        }
+    }
+
     async fn the_same_result_three_times_in_one_batch_and_across_batches_changes_one_order_once(db: &TestDatabase) {
         let orders = create_orders(db, 3).await;
         let (a, b, c) = (paid(&orders[0]), rejected(&orders[1]), paid(&orders[2]));
