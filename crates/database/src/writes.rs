@@ -23,6 +23,9 @@ use crate::{
 /// PostgreSQL's `division_by_zero`. Nothing else divides.
 const DIVISION_BY_ZERO: &str = "22012";
 
+/// The column of [`Written::holds`].
+const HOLDS: &str = "holds";
+
 /// What an `INSERT` does with a row whose unique key is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnConflict {
@@ -46,10 +49,22 @@ impl OnConflict {
 /// Writes to be run together, in the order in which they are added.
 pub struct Writes {
     backend: DbBackend,
-    /// In front of all parts on PostgreSQL, of each part on SQLite; `rows` are the values of the first one.
+    /// PostgreSQL: what the condition rests on, in front of everything.
+    front: Vec<(&'static str, Statement)>,
+    /// The last table in front: it says whether there are any rows.
+    condition: Option<&'static str>,
+    /// In front of all parts on PostgreSQL, of each part on SQLite.
+    over: Option<Over>,
+    /// After it.
     tables: Vec<String>,
-    rows: Vec<Value>,
     parts: Vec<Part>,
+}
+
+/// The rows that all parts may select from.
+struct Over {
+    name: String,
+    table: String,
+    values: Vec<Value>,
 }
 
 struct Part {
@@ -72,21 +87,30 @@ enum Kind {
 }
 
 /// What became of [`Writes`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Written {
     /// How many rows each part has written, or the number that it has returned, in their order; without those that have a name or are the
     /// answer. Empty when there is an answer and it has no rows.
     pub counts: Vec<u64>,
     /// The rows of [`Writes::answer`]. Other columns may come with them.
     pub rows: Vec<QueryResult>,
+    /// What [`Writes::only_if`] has found; otherwise true.
+    pub holds: bool,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self { counts: Vec::new(), rows: Vec::new(), holds: true }
+    }
 }
 
 impl Written {
     /// Of PostgreSQL's answer.
-    fn read(rows: Vec<QueryResult>, counted: &[String]) -> Result<Self, DbErr> {
+    fn read(rows: Vec<QueryResult>, counted: &[String], conditional: bool) -> Result<Self, DbErr> {
         let count = |row: &QueryResult, name: &String| Ok(row.try_get::<i64>("", name)?.unsigned_abs());
         let counts = rows.first().map(|row| counted.iter().map(|name| count(row, name)).collect::<Result<_, DbErr>>());
-        Ok(Self { counts: counts.transpose()?.unwrap_or_default(), rows })
+        let holds = if conditional { rows.first().map(|row| row.try_get("", HOLDS)).transpose()? } else { None };
+        Ok(Self { counts: counts.transpose()?.unwrap_or_default(), rows, holds: holds.unwrap_or(true) })
     }
 }
 
@@ -97,7 +121,8 @@ impl Part {
 
     /// The column of its count on PostgreSQL.
     fn counted_as(&self, index: usize) -> Option<String> {
-        matches!(self.kind, Kind::Counted | Kind::Number(_)).then(|| format!("w{index}"))
+        let named_exactly = matches!(self.kind, Kind::Named(_)) && self.exactly.is_some();
+        (named_exactly || matches!(self.kind, Kind::Counted | Kind::Number(_))).then(|| format!("w{index}"))
     }
 }
 
@@ -105,7 +130,7 @@ impl Writes {
     /// None so far.
     #[must_use]
     pub fn new(backend: DbBackend) -> Self {
-        Self { backend, tables: Vec::new(), rows: Vec::new(), parts: Vec::new() }
+        Self { backend, front: Vec::new(), condition: None, over: None, tables: Vec::new(), parts: Vec::new() }
     }
 
     /// None so far; all of them may select from the table `name`, whose rows are sent once.
@@ -113,9 +138,7 @@ impl Writes {
     pub fn over<R>(name: &str, rows: Columns<'_, R>) -> Self {
         let backend = rows.backend();
         let (table, values) = rows.into_table();
-        // On SQLite each part reads the columns that it needs; PostgreSQL reads all of them once.
-        let kept = if backend == DbBackend::Postgres { "MATERIALIZED " } else { "" };
-        Self { tables: vec![format!("{name} AS {kept}{table}")], rows: values, ..Self::new(backend) }
+        Self { over: Some(Over { name: name.to_owned(), table, values }), ..Self::new(backend) }
     }
 
     /// For building the statements.
@@ -156,6 +179,26 @@ impl Writes {
         self.parts.push(Part::new(statement, Kind::Named(name)));
     }
 
+    /// [`Writes::name`] and [`Writes::add_exactly`] in one; it runs in its turn.
+    pub fn name_exactly(&mut self, rows: usize, name: &'static str, statement: Statement) {
+        self.name(name, statement);
+        if let Some(part) = self.parts.last_mut() {
+            part.exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// PostgreSQL only: a table in front of everything, for [`Writes::only_if`].
+    pub fn front(&mut self, name: &'static str, statement: Statement) {
+        self.front.push((name, statement));
+    }
+
+    /// PostgreSQL only: `query` answers in its one row and column `holds` whether there is anything to write: if not, [`Writes::over`] has no rows,
+    /// and what must write some number of rows must write none. Parts that select from other tables name this one, too.
+    pub fn only_if(&mut self, name: &'static str, query: &str) {
+        self.front(name, Statement::from_string(self.backend, query));
+        self.condition = Some(name);
+    }
+
     /// Adds a statement that writes one row or none, and returns one number of it, as `number`: that is its count in [`Written::counts`], 0
     /// for none. On PostgreSQL later parts may select it from `name`.
     pub fn number(&mut self, name: &'static str, sql: String) {
@@ -183,14 +226,14 @@ impl Writes {
     /// [`DatabaseError::OutcomeUnknown`] when the connection is lost before the answer, on PostgreSQL at any time after they were sent.
     pub async fn run(self, database: &Database, name: &'static str) -> Result<Written, DatabaseError> {
         if self.backend == DbBackend::Postgres {
-            let counted = self.counted();
+            let (counted, conditional) = (self.counted(), self.condition.is_some());
             let rows = database.statement(name, self.into_statement()).await.map_err(|error| match error {
                 DatabaseError::Db(error) => DatabaseError::Db(overtaken_or(error)),
                 error => error,
             })?;
             // They are applied by now, and no error may say otherwise.
             let unknown = |error: DbErr| DatabaseError::OutcomeUnknown { transaction: name, reason: error.to_string() };
-            return Written::read(rows, &counted).map_err(unknown);
+            return Written::read(rows, &counted, conditional).map_err(unknown);
         }
         database.transaction(name, |tx| Box::pin(async move { Ok(self.run_in_tx(tx).await?) })).await
     }
@@ -205,8 +248,8 @@ impl Writes {
             return Ok(written);
         }
         if self.backend == DbBackend::Postgres {
-            let counted = self.counted();
-            return Written::read(tx.query_all_raw(self.into_statement()).await.map_err(overtaken_or)?, &counted);
+            let (counted, conditional) = (self.counted(), self.condition.is_some());
+            return Written::read(tx.query_all_raw(self.into_statement()).await.map_err(overtaken_or)?, &counted, conditional);
         }
         for Part { statement, kind, exactly } in self.into_statements() {
             match kind {
@@ -237,9 +280,12 @@ impl Writes {
         self.parts.iter().enumerate().filter_map(|(index, part)| part.counted_as(index)).collect()
     }
 
-    /// SQLite: each with the tables in front of it.
+    /// SQLite: each with the tables in front of it, of which each part reads the columns that it needs.
     fn into_statements(self) -> impl Iterator<Item = Part> {
-        let Self { backend, tables, rows, parts } = self;
+        let Self { backend, over, tables, parts, .. } = self;
+        let (over, rows) = over.map(|Over { name, table, values }| (format!("{name} AS {table}"), values)).unzip();
+        let tables: Vec<String> = over.into_iter().chain(tables).collect();
+        let rows: Vec<Value> = rows.unwrap_or_default();
         parts.into_iter().map(move |Part { statement, kind, exactly }| {
             if tables.is_empty() {
                 return Part { statement, kind, exactly };
@@ -251,26 +297,56 @@ impl Writes {
         })
     }
 
+    /// PostgreSQL: what stands before the parts, and its values. All columns of the rows are read once.
+    fn heads(&mut self) -> (Vec<String>, Vec<Value>) {
+        let condition = self.condition.map(|name| format!(" WHERE (SELECT holds FROM {name})")).unwrap_or_default();
+        let (over, mut values) = match self.over.take() {
+            Some(Over { name, table, values }) if condition.is_empty() => {
+                (Some(format!("{name} AS MATERIALIZED {table}")), values)
+            }
+            Some(Over { name, table, values }) => {
+                (Some(format!("{name} AS MATERIALIZED (SELECT * FROM {table} AS r{condition})")), values)
+            }
+            None => (None, Vec::new()),
+        };
+        let mut heads = Vec::new();
+        for (name, statement) in self.front.drain(..) {
+            heads.push(format!("{name} AS ({})", renumber(&statement.sql, values.len())));
+            values.extend(statement.values.into_iter().flat_map(|values| values.0));
+        }
+        heads.extend(over);
+        heads.append(&mut self.tables);
+        (heads, values)
+    }
+
     /// `WITH w0 AS (INSERT … RETURNING 1), cursor AS (…), w2 AS (…) SELECT (SELECT COUNT(*) FROM w0) AS w0, (SELECT COUNT(*) FROM w2) AS w2`:
     /// the counts are subqueries, which PostgreSQL answers one after the other, each by running its part to the end. An answer comes in front
     /// of them, `SELECT answer.*, (SELECT COUNT(*) FROM w1) AS w1 FROM answer`: asking for the counts is what runs the others in their order.
     /// Of an answer that must have so many rows these are counted in front of it: `… FROM (SELECT COUNT(*) … FROM answer) AS answered LEFT JOIN answer ON
     /// true`, which also is a row, and so asks for the counts, where there is no answer.
-    fn into_statement(self) -> Statement {
+    fn into_statement(mut self) -> Statement {
         let may_be_empty = |part: &Part| matches!(part.kind, Kind::Answer(_)) && part.exactly.is_none();
         debug_assert!(
             !self.parts.iter().any(may_be_empty) || self.parts.iter().all(|part| part.exactly.is_none()),
             "an answer without rows would count nothing"
         );
-        let (mut ctes, mut selected, mut from) = (self.tables, Vec::new(), String::new());
-        let mut values = self.rows;
+        let (mut selected, mut from) = (Vec::new(), String::new());
+        let condition = self.condition;
+        let (mut ctes, mut values) = self.heads();
+        selected.extend(condition.map(|name| format!("(SELECT holds FROM {name}) AS {HOLDS}")));
         for (index, part) in self.parts.into_iter().enumerate() {
             let count = part.counted_as(index).unwrap_or_default();
             let Part { statement, kind, exactly } = part;
             let sql = renumber(&statement.sql, values.len());
             values.extend(statement.values.into_iter().flat_map(|values| values.0));
             match kind {
-                Kind::Named(name) => ctes.push(format!("{name} AS ({sql})")),
+                Kind::Named(name) => {
+                    ctes.push(format!("{name} AS ({sql})"));
+                    if let Some(exactly) = exactly {
+                        let counted = counted_exactly(exactly, condition, &mut values);
+                        selected.push(format!("(SELECT {counted} FROM {name}) AS {count}"));
+                    }
+                }
                 Kind::Number(name) => {
                     ctes.push(format!("{name} AS ({sql})"));
                     selected.push(format!("COALESCE((SELECT number FROM {name}), 0) AS {count}"));
@@ -282,7 +358,7 @@ impl Writes {
                         None => format!(" FROM {name}"),
                         // Counted first, and also when there is nothing to count.
                         Some(exactly) => {
-                            let counted = counted_exactly(exactly, &mut values);
+                            let counted = counted_exactly(exactly, condition, &mut values);
                             selected.push(format!("answered.rows AS {name}_rows"));
                             format!(" FROM (SELECT {counted} AS rows FROM {name}) AS answered LEFT JOIN {name} ON true")
                         }
@@ -290,7 +366,8 @@ impl Writes {
                 }
                 Kind::Counted => {
                     ctes.push(format!("{count} AS ({sql} RETURNING 1)"));
-                    let counted = exactly.map_or_else(|| "COUNT(*)".to_owned(), |exactly| counted_exactly(exactly, &mut values));
+                    let counted =
+                        exactly.map_or_else(|| "COUNT(*)".to_owned(), |exactly| counted_exactly(exactly, condition, &mut values));
                     selected.push(format!("(SELECT {counted} FROM {count}) AS {count}"));
                 }
             }
@@ -301,9 +378,14 @@ impl Writes {
 }
 
 /// Divided by zero if it is another number: an error is the one way to end a statement without its writes.
-fn counted_exactly(exactly: u64, values: &mut Vec<Value>) -> String {
+fn counted_exactly(exactly: u64, condition: Option<&str>, values: &mut Vec<Value>) -> String {
     values.push(i64::try_from(exactly).unwrap_or(i64::MAX).into());
-    format!("COUNT(*) / (COUNT(*) = ${})::int", values.len())
+    let expected = format!("${}", values.len());
+    let expected = match condition {
+        Some(name) => format!("CASE WHEN (SELECT holds FROM {name}) THEN {expected} ELSE 0 END"),
+        None => expected,
+    };
+    format!("COUNT(*) / (COUNT(*) = {expected})::int")
 }
 
 /// PostgreSQL tells it as what ended the statement.

@@ -6,7 +6,7 @@ mod support;
 use database::array::Columns;
 use database::testing::on_both;
 use database::{DatabaseError, Writes, constraint_name, is_check_violation, is_overtaken, is_transient, is_unique_violation};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use support::{Migrator, insert, insert_in_transaction};
 use uuid::Uuid;
 
@@ -271,3 +271,42 @@ on_both!(Migrator;
         assert_eq!(found, [entry::Model { id: 2, amount: 1 }]);
     }
 );
+
+/// Adds 10 to the amounts of these entries, and an entry for each, if all of them are there.
+fn only_if_all_are_there(ids: &[i64], exactly: usize) -> Writes {
+    let backend = DbBackend::Postgres;
+    let mut writes = Writes::over("given", Columns::new(backend, ids).bigint("id", |id| *id));
+    let wanted = Columns::new(backend, ids).bigint("id", |id| *id);
+    writes.front("wanted", wanted.statement(|rows| format!("SELECT * FROM {rows} AS r")));
+    writes.only_if(
+        "complete",
+        "SELECT NOT EXISTS (SELECT 1 FROM wanted AS w WHERE NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.id = w.id)) AS holds",
+    );
+    let update = "UPDATE entries SET amount = entries.amount + $1 FROM wanted AS w
+                  WHERE entries.id = w.id AND (SELECT holds FROM complete) RETURNING entries.id, entries.amount";
+    writes.name_exactly(exactly, "changed", Statement::from_sql_and_values(backend, update, [10_i64.into()]));
+    writes.add_sql("INSERT INTO entries (id, amount) SELECT id + 100, amount FROM changed".to_owned());
+    writes
+        .add_exactly(exactly, Statement::from_string(backend, "INSERT INTO entries (id, amount) SELECT id + 200, 1 FROM given"));
+    writes
+}
+
+#[tokio::test]
+async fn nothing_is_written_and_nothing_fails_where_the_condition_does_not_hold() {
+    let Some(db) = database::testing::postgres::<Migrator>().await else { return };
+    insert_in_transaction(&db, 2).await.unwrap();
+    insert_in_transaction(&db, 3).await.unwrap();
+    let written = only_if_all_are_there(&[2, 9], 2).run(&db, "incomplete").await.unwrap();
+    assert!(!written.holds);
+    assert_eq!(written.counts, [0, 0, 0]);
+    assert_eq!(support::count(&db).await, 2);
+
+    let error = only_if_all_are_there(&[2, 3], 3).run(&db, "another number").await.unwrap_err();
+    assert!(matches!(&error, DatabaseError::Db(error) if is_overtaken(error)), "{error:?}");
+    assert_eq!(support::count(&db).await, 2, "the condition excuses only those that write nothing");
+
+    let written = only_if_all_are_there(&[2, 3], 2).run(&db, "complete").await.unwrap();
+    assert!(written.holds);
+    assert_eq!(written.counts, [2, 2, 2]);
+    assert_eq!(support::count(&db).await, 6);
+}
