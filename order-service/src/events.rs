@@ -38,8 +38,6 @@ impl PaymentResults {
 impl Handler for PaymentResults {
     /// With the steps of the traces that go through here; they end with the commit.
     type Read = (Vec<ReceivedResult>, Vec<Step>);
-    /// Whether a result is the first one of its order does not depend on the results of others.
-    type Outlook = ();
     /// What happened to orders.
     type Committed = Vec<EventAndOrder>;
 
@@ -56,20 +54,17 @@ impl Handler for PaymentResults {
     }
 
     /// On PostgreSQL, unless repetitions are likely. That a result is not the first one of an order that is here, only trying finds out.
-    async fn make_ready<'a>(
+    fn make_ready<'a>(
         &'a self,
         database: &'a Database,
         (results, _): &Self::Read,
-        _: Option<&()>,
-    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
+    ) -> Result<Option<Ready<'a, Self::Committed>>, HandlerError> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let ready = ready_results_batch(results, Timestamp::now());
-        Ok(unless_locks_are_needed(ready)?.map(|results| {
-            let apply = async { unless_locks_are_needed(results.settle_batch(database).await) };
-            Ready { apply: Box::pin(apply), outlook: () }
-        }))
+        Ok(unless_locks_are_needed(ready)?
+            .map(|results| -> Ready<'a, _> { Box::pin(async { unless_locks_are_needed(results.settle_batch(database).await) }) }))
     }
 
     async fn committed(&self, settled: Self::Committed) {

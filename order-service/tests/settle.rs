@@ -199,8 +199,8 @@ async fn repetitions_are_met_with_locks_until_there_are_none() {
     let handler = Arc::new(PaymentResults::new(Feed::new()));
     let at_once = async |order: &Order| {
         let read = handler.read(&[delivery(&paid(order))]).unwrap();
-        let ready = handler.make_ready(&db, &read, None).await.unwrap()?;
-        Some(ready.apply.await.unwrap()?.len())
+        let ready = handler.make_ready(&db, &read).unwrap()?;
+        Some(ready.await.unwrap()?.len())
     };
     let under_locks = async |order: &Order| {
         let handler = Arc::clone(&handler);

@@ -11,7 +11,7 @@ use messaging::{Delivery, Handler, HandlerError, Ready, RelayHandle, message::he
 use schema::{EventId, EventSource as _, PaymentTask, Timestamp};
 use sea_orm::{DatabaseTransaction, DbBackend};
 
-use crate::payment::{Book, PaymentError, Settled, Task, decide_payments_batch, ready_payments_batch};
+use crate::payment::{PaymentError, Settled, Task, decide_payments_batch, ready_payments_batch};
 
 /// The consumer group of all replicas, without the prefix of their environment.
 pub const GROUP: &str = "payment-service";
@@ -38,8 +38,6 @@ impl PaymentTasks {
 impl Handler for PaymentTasks {
     /// With the steps of the traces that go through here; they end with the commit.
     type Read = (Vec<Task>, Vec<Step>);
-    /// The accounts.
-    type Outlook = Book;
     type Committed = Settled;
 
     fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
@@ -54,21 +52,18 @@ impl Handler for PaymentTasks {
         Ok(settled)
     }
 
-    /// On PostgreSQL, unless repetitions are likely or an order is rejected. That an order was decided before, or a top-up of one of the accounts came
-    /// in between, only trying finds out.
-    async fn make_ready<'a>(
+    /// On PostgreSQL, unless repetitions are likely. That an order was decided before, or is to be rejected, only trying finds out.
+    fn make_ready<'a>(
         &'a self,
         database: &'a Database,
         (tasks, _): &Self::Read,
-        previous: Option<&Book>,
-    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
+    ) -> Result<Option<Ready<'a, Settled>>, HandlerError> {
         if database.backend() != DbBackend::Postgres || self.repeats.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let ready = ready_payments_batch(database, &self.results_topic, tasks, previous, Timestamp::now()).await;
-        Ok(unless_locks_are_needed(ready)?.map(|(payments, outlook)| {
-            let apply = async { unless_locks_are_needed(payments.write_batch(database).await) };
-            Ready { apply: Box::pin(apply), outlook }
+        let ready = ready_payments_batch(&self.results_topic, tasks, Timestamp::now());
+        Ok(unless_locks_are_needed(ready)?.map(|payments| -> Ready<'a, _> {
+            Box::pin(async { unless_locks_are_needed(payments.write_batch(database).await) })
         }))
     }
 

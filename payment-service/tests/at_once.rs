@@ -13,10 +13,10 @@ use migrations::{BrokerLogMigrator, PaymentsMigrator};
 use payment_service::{
     account::{TopUp, top_up_account},
     events::PaymentTasks,
-    payment::{Book, OUTBOX, PaymentError, ReadyPayments, Settled, Task, decide_payments_batch, ready_payments_batch},
+    payment::{OUTBOX, PaymentError, ReadyPayments, Settled, Task, decide_payments_batch, ready_payments_batch},
 };
-use schema::{EventId, EventSource as _, Timestamp};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement};
+use schema::{CurrencyCode, EventId, EventSource as _, Timestamp};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, QueryResult, Statement};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +65,21 @@ async fn until_somebody_waits_for_a_lock(db: &Database) {
 }
 
 async fn at_once(db: &Database, tasks: &[Task]) -> Result<Settled, PaymentError> {
-    ready(db, tasks, None).await?.0.write_batch(db).await
+    ready(tasks)?.write_batch(db).await
 }
 
-/// Decided, on what the batch with this outlook leaves, and not written.
-async fn ready(db: &Database, tasks: &[Task], previous: Option<&Book>) -> Result<(ReadyPayments, Book), PaymentError> {
-    ready_payments_batch(db, common::RESULTS, tasks, previous, Timestamp::now()).await
+/// Not written yet.
+fn ready(tasks: &[Task]) -> Result<ReadyPayments, PaymentError> {
+    ready_payments_batch(common::RESULTS, tasks, Timestamp::now())
 }
 
-/// A batch that has read, and waits with its writes for the transaction that holds something of it.
+async fn nothing_is_decided(db: &Database) {
+    for table in ["payments", "inbox_payments", "outbox_payments"] {
+        assert_eq!(count(db, table).await, 0, "{table}");
+    }
+}
+
+/// A batch that waits with its writes for the transaction that holds something of it.
 async fn waiting_at_once(db: &Database, task: &Task) -> JoinHandle<Result<Settled, PaymentError>> {
     let (competitor, task) = (db.clone(), task.clone());
     let competing = tokio::spawn(async move { at_once(&competitor, &[task]).await });
@@ -86,94 +92,71 @@ fn is_overtaken(error: &PaymentError) -> bool {
     matches!(error, PaymentError::Database(DatabaseError::Db(error)) if database::is_overtaken(error))
 }
 
-/// A replica that reads from a server that lags behind must not decide for ever by what it finds there.
+/// A rejection stands for ever, and is never decided by what was seen without locks. Nor is it an error in the server's log.
 #[tokio::test]
-async fn a_rejection_is_never_decided_by_what_was_read_without_locks() {
+async fn a_batch_that_cannot_be_paid_whole_writes_nothing_and_asks_for_locks() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
     account_with(&db, "ada", 1_000).await;
-    for rejected in [task("ada", 1_001), task("nobody", 1)] {
-        let batch = [task("ada", 1), rejected];
+    account_with(&db, "bob", 1_000).await;
+    let mut in_dollars = task("ada", 1);
+    in_dollars.payment.currency = CurrencyCode::USD;
+    for rejected in [task("ada", 1_000), task("ada", 1_001), task("nobody", 1), in_dollars] {
+        let batch = [task("ada", 1), task("bob", 1), rejected];
         let error = at_once(&db, &batch).await.unwrap_err();
-        assert!(matches!(error, PaymentError::RejectedUnlocked), "{error}");
-        assert_eq!(count(&db, "payments").await, 0);
+        assert!(matches!(error, PaymentError::NotPayableAtOnce), "{error}");
+        nothing_is_decided(&db).await;
     }
+    assert_eq!((account(&db, "ada").await.balance_minor, account(&db, "bob").await.balance_minor), (1_000, 1_000));
+    clean_audit(&db).await;
 }
 
-/// The next batch is made ready while this one is written.
+/// The sum would be below zero, and so look as if anybody could pay it.
 #[tokio::test]
-async fn a_batch_is_decided_on_what_the_one_before_it_is_about_to_leave() {
+async fn amounts_that_together_are_beyond_all_numbers_are_not_paid() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let error = at_once(&db, &[task("ada", i64::MAX), task("ada", i64::MAX)]).await.unwrap_err();
+    assert!(error.needs_locks(), "{error}");
+    nothing_is_decided(&db).await;
+}
+
+/// Entries are numbered, and balances told, in the order of the tasks, whoever else is between them.
+#[tokio::test]
+async fn a_batch_leaves_the_ledgers_of_its_accounts_as_if_it_were_paid_task_by_task() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
     for user in ["ada", "bob", "eve"] {
         account_with(&db, user, 1_000).await;
     }
-    let (first, outlook) = ready(&db, &[task("ada", 600), task("bob", 1)], None).await.unwrap();
-    let (second, outlook) = ready(&db, &[task("ada", 300), task("eve", 1), task("ada", 50)], Some(&outlook)).await.unwrap();
-    assert_eq!(first.write_batch(&db).await.unwrap().paid, 2);
-    let (third, _) = ready(&db, &[task("bob", 1), task("ada", 50)], Some(&outlook)).await.unwrap();
-    assert_eq!(second.write_batch(&db).await.unwrap().paid, 3);
-    assert_eq!(third.write_batch(&db).await.unwrap().paid, 2);
-    let mut balances = Vec::new();
-    for user in ["ada", "bob", "eve"] {
-        balances.push(account(&db, user).await.balance_minor);
-    }
-    assert_eq!(balances, [0, 998, 999]);
+    let tasks: Vec<Task> = [("eve", 1), ("ada", 600), ("bob", 2), ("ada", 300), ("eve", 3), ("ada", 100)]
+        .map(|(user, minor)| task(user, minor))
+        .into();
+    assert_eq!(at_once(&db, &tasks).await.unwrap().paid, 6);
+    let sql = "SELECT e.number, e.balance_after_minor FROM ledger_entries AS e JOIN accounts AS a ON a.id = e.account_id
+               WHERE e.kind = 'DEBIT' ORDER BY a.user_id, e.number";
+    let rows = db.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+    let entry =
+        |row: &QueryResult| (row.try_get::<i64>("", "number").unwrap(), row.try_get::<i64>("", "balance_after_minor").unwrap());
+    let entries: Vec<_> = rows.iter().map(entry).collect();
+    assert_eq!(entries, [(2, 400), (3, 100), (4, 0), (2, 998), (2, 999), (3, 996)]);
     clean_audit(&db).await;
 }
 
-/// Its balance was never there.
+/// The next batch is made ready while this one is written.
 #[tokio::test]
-async fn a_batch_decided_on_one_that_was_not_written_debits_nobody() {
+async fn batches_that_were_made_ready_together_debit_what_each_of_them_finds() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
     account_with(&db, "ada", 1_000).await;
-    let (lost, outlook) = ready(&db, &[task("ada", 600)], None).await.unwrap();
-    let (next, _) = ready(&db, &[task("ada", 300)], Some(&outlook)).await.unwrap();
-    drop(lost);
-    let error = next.write_batch(&db).await.unwrap_err();
-    assert!(is_overtaken(&error), "{error}");
-    assert_eq!((account(&db, "ada").await.balance_minor, count(&db, "payments").await), (1_000, 0));
-    clean_audit(&db).await;
-}
-
-/// As many entries as were expected, but others.
-#[tokio::test]
-async fn a_batch_decided_on_one_that_was_not_written_is_not_taken_in_by_another_one_that_was() {
-    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
-    account_with(&db, "ada", 1_000).await;
-    let (lost, outlook) = ready(&db, &[task("ada", 600)], None).await.unwrap();
-    let (next, _) = ready(&db, &[task("ada", 300)], Some(&outlook)).await.unwrap();
-    assert_eq!(at_once(&db, &[task("ada", 50)]).await.unwrap().paid, 1);
-    drop(lost);
-    let error = next.write_batch(&db).await.unwrap_err();
-    assert!(is_overtaken(&error), "{error}");
-    assert_eq!(account(&db, "ada").await.balance_minor, 950);
-    clean_audit(&db).await;
-}
-
-/// The second batch would end in a balance without it.
-#[tokio::test]
-async fn a_top_up_between_two_batches_that_are_ready_is_not_overwritten() {
-    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
-    account_with(&db, "ada", 1_000).await;
-    let behind = [task("ada", 300)];
-    let (first, outlook) = ready(&db, &[task("ada", 600)], None).await.unwrap();
-    let (second, _) = ready(&db, &behind, Some(&outlook)).await.unwrap();
+    let _lost = ready(&[task("ada", 1_000)]).unwrap();
+    let first = ready(&[task("ada", 600)]).unwrap();
+    let second = ready(&[task("ada", 401)]).unwrap();
+    let third = ready(&[task("ada", 300), task("ada", 50)]).unwrap();
     assert_eq!(first.write_batch(&db).await.unwrap().paid, 1);
-    top_up_account(&db, TopUp { user: user("ada"), amount: eur(500), key: None }).await.unwrap();
     let error = second.write_batch(&db).await.unwrap_err();
-    assert!(is_overtaken(&error), "{error}");
-    assert_eq!(settle(&db, &behind).await.unwrap().paid, 1);
-    assert_eq!(account(&db, "ada").await.balance_minor, 600);
+    assert!(matches!(error, PaymentError::NotPayableAtOnce), "{error}");
+    top_up_account(&db, TopUp { user: user("ada"), amount: eur(500), key: None }).await.unwrap();
+    assert_eq!(third.write_batch(&db).await.unwrap().paid, 2);
+    assert_eq!(account(&db, "ada").await.balance_minor, 550);
     clean_audit(&db).await;
-}
-
-/// A balance that is only expected must not decide for ever.
-#[tokio::test]
-async fn a_rejection_is_never_decided_by_what_a_batch_is_about_to_leave() {
-    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
-    account_with(&db, "ada", 1_000).await;
-    let (_, outlook) = ready(&db, &[task("ada", 600)], None).await.unwrap();
-    let Err(error) = ready(&db, &[task("ada", 401)], Some(&outlook)).await else { panic!("decided") };
-    assert!(matches!(error, PaymentError::RejectedUnlocked), "{error}");
 }
 
 /// Decisions are not looked up then: their primary key, and the unique index of an order's debit behind it, stand in the way of a second one.
@@ -213,8 +196,8 @@ async fn repetitions_are_met_with_locks_until_there_are_none() {
     let tasks: Vec<Task> = (0..4).map(|_| task("ada", 1)).collect();
     let at_once = async |task: &Task| {
         let read = handler.read(&[delivery(task)]).unwrap();
-        let ready = handler.make_ready(&db, &read, None).await.unwrap()?;
-        Some(ready.apply.await.unwrap()?.paid)
+        let ready = handler.make_ready(&db, &read).unwrap()?;
+        Some(ready.await.unwrap()?.paid)
     };
     let under_locks = async |task: &Task| {
         let handler = Arc::clone(&handler);
@@ -246,9 +229,9 @@ fn delivery(task: &Task) -> Delivery {
     }
 }
 
-/// The balance that was read is out of date when the debit is written.
+/// The balance that the statement saw is out of date when it debits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_top_up_between_reading_and_writing_is_not_overwritten_and_nothing_of_the_batch_is_written() {
+async fn a_top_up_that_is_committed_while_a_debit_waits_for_the_account_is_not_overwritten_and_nothing_of_the_batch_is_written() {
     let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
     account_with(&db, "ada", 1_000).await;
     let task = task("ada", 300);
@@ -268,12 +251,33 @@ async fn a_top_up_between_reading_and_writing_is_not_overwritten_and_nothing_of_
 
     let error = competing.await.unwrap().unwrap_err();
     assert!(is_overtaken(&error) && error.is_transient(), "{error}");
-    for table in ["payments", "inbox_payments", "outbox_payments"] {
-        assert_eq!(count(&db, table).await, 0, "{table}");
-    }
+    nothing_is_decided(&db).await;
     assert_eq!(account(&db, "ada").await.balance_minor, 1_500);
     assert_eq!(settle(&db, &[task]).await.unwrap().paid, 1);
     assert_eq!(account(&db, "ada").await.balance_minor, 1_200);
+    clean_audit(&db).await;
+}
+
+/// There was enough when the statement began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_that_another_order_takes_while_a_debit_waits_is_not_spent_twice_and_nothing_of_the_batch_is_written() {
+    let Some(db) = database::testing::postgres::<PaymentsMigrator>().await else { return };
+    account_with(&db, "ada", 1_000).await;
+    let (other, task) = (task("ada", 800), task("ada", 300));
+    let holder = Held::after(&db, |tx| {
+        Box::pin(async move { Ok(decide_payments_batch(tx, common::RESULTS, &[other], Timestamp::now()).await?) })
+    })
+    .await;
+    let competing = waiting_at_once(&db, &task).await;
+    holder.commit().await;
+
+    let error = competing.await.unwrap().unwrap_err();
+    assert!(is_overtaken(&error) && error.is_transient(), "{error}");
+    for table in ["payments", "inbox_payments", "outbox_payments"] {
+        assert_eq!(count(&db, table).await, 1, "of the other order alone: {table}");
+    }
+    assert_eq!(account(&db, "ada").await.balance_minor, 200);
+    assert_eq!(settle(&db, &[task]).await.unwrap().rejected, 1);
     clean_audit(&db).await;
 }
 

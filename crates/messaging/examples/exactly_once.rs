@@ -19,7 +19,6 @@ struct Receiver(tokio::sync::mpsc::Sender<usize>);
 #[async_trait::async_trait]
 impl Handler for Receiver {
     type Read = Vec<uuid::Uuid>;
-    type Outlook = ();
     type Committed = usize;
 
     fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {

@@ -24,7 +24,7 @@
 //!                                                  └ crash, full queue, outage → Sweeper ─┘
 //! Consumer::next_batch → part by part: Handler::read → transaction { Handler::apply_in_tx: inbox::claim_batch, change, outbox } → commit
 //!                        → Handler::committed (relay, hints) → Consumer::store
-//!                          (or Handler::make_ready, and Ready::apply: the same, if one statement can be the whole transaction)
+//!                          (or what Handler::make_ready answers: the same, if one statement can be the whole transaction)
 //! ```
 //!
 //! # Metrics

@@ -26,21 +26,7 @@ pub struct AccountChange {
 impl Book {
     /// Of the accounts as they were read.
     pub fn open(accounts: Vec<Account>) -> Self {
-        let mut book = Self::default();
-        book.add(accounts);
-        book
-    }
-
-    /// Adds accounts as they were read.
-    pub fn add(&mut self, accounts: Vec<Account>) {
-        self.0.extend(accounts.into_iter().map(opened));
-    }
-
-    /// Adds a user's account as `previous` leaves it, and answers whether it has one.
-    pub fn carry_over(&mut self, user: &UserId, previous: &Self) -> bool {
-        let Some(AccountChange { id, after, .. }) = previous.0.get(user).copied() else { return false };
-        self.0.insert(user.clone(), AccountChange { id, before: after, after });
-        true
+        Self(accounts.into_iter().map(opened).collect())
     }
 
     /// The user's account, to be debited.

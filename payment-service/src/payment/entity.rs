@@ -88,10 +88,10 @@ pub(super) fn columns<'a, R>(rows: Columns<'a, R>, payment: impl Fn(&'a R) -> Op
         .bigint("decided_at_ms", |row| payment(row).map_or(0, |payment| payment.decided_at_ms.0))
 }
 
-/// Inserts the decisions in the table `from` of orders that have none; those that have one are `on_conflict`. In the order of the orders' ids: two
+/// Inserts the decisions in the table `from` of orders that have none. In the order of the orders' ids: two
 /// transactions that decide the same orders then wait for each other instead of being chosen as victims of a deadlock.
-pub(super) fn insert_payments_from(from: &str, on_conflict: OnConflict) -> String {
-    let on_conflict = on_conflict.clause("(order_id)");
+pub(super) fn insert_payments_from(from: &str) -> String {
+    let on_conflict = OnConflict::DoNothing.clause("(order_id)");
     format!(
         "INSERT INTO payments (order_id, user_id, amount_minor, currency, outcome, rejection_reason, entry_id, result_event_id,
                                decided_at_ms)

@@ -14,9 +14,9 @@ pub enum PaymentError {
     /// The database failed, or something was not as it was read or taken for.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// An order would be rejected, for ever, by what was read without locks.
-    #[error("a rejection needs the account's lock")]
-    RejectedUnlocked,
+    /// An order stands twice in the batch, or an account is missing, holds another currency, or less than is asked for.
+    #[error("not all of it can be paid at once")]
+    NotPayableAtOnce,
 }
 
 impl PaymentError {
@@ -24,17 +24,17 @@ impl PaymentError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Payload(_) => false,
-            Self::RejectedUnlocked => true,
+            Self::NotPayableAtOnce => true,
             Self::Database(error) => error.is_transient(),
         }
     }
 
-    /// Whether it takes locks, and a look at recorded decisions: one of the orders is decided already, one of the accounts has changed since it was
-    /// read, or an order would be rejected. Nothing was applied.
+    /// Whether it takes a look at recorded decisions and accounts, under locks: one of the orders is decided already, or would be rejected. Nothing
+    /// was applied.
     pub fn needs_locks(&self) -> bool {
         match self {
             Self::Payload(_) => false,
-            Self::RejectedUnlocked => true,
+            Self::NotPayableAtOnce => true,
             Self::Database(error) => error.is_overtaken(),
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! - [`decide()`]: the rules, pure.
 //! - [`plan`]: what a whole batch of tasks does, computed from what was read; pure but for new ids.
-//! - [`ready_payments_batch`]: reads and plans, and [`ReadyPayments::write_batch`] writes if nobody was faster; [`decide_payments_batch`]: locks, reads,
-//!   plans and writes in the caller's transaction.
+//! - [`decide_payments_batch`]: locks, reads, plans and writes in the caller's transaction.
+//! - [`ready_payments_batch`]: for [`ReadyPayments::write_batch`], which writes in one statement if every order is new and can be paid.
 
+mod at_once;
 mod book;
 mod decide;
 pub mod entity;
@@ -12,8 +13,9 @@ mod error;
 pub mod plan;
 mod settle;
 
+pub use at_once::{ReadyPayments, ready_payments_batch};
 pub use book::{AccountChange, Book};
 pub use decide::{Decision, Standing, decide};
 pub use entity::{Entity as Payments, Model as Payment, payments_batch};
 pub use error::PaymentError;
-pub use settle::{INBOX, OUTBOX, ReadyPayments, Settled, Task, decide_payments_batch, ready_payments_batch};
+pub use settle::{INBOX, OUTBOX, Settled, Task, decide_payments_batch};

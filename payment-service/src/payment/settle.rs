@@ -1,22 +1,15 @@
-//! Deciding a batch of payment tasks.
+//! Deciding a batch of payment tasks by the rules, in the caller's transaction.
 //!
-//! 1. Read the accounts, and under locks the recorded decisions.
+//! 1. Lock the accounts and read them, then read the recorded decisions. PostgreSQL answers a locked row as it is under its lock, however long that
+//!    was waited for; the decisions are read by a later statement, since a statement's snapshot is older than the locks that it took.
 //! 2. Plan in memory ([`super::plan`]).
 //! 3. Write set-based and in one round trip: each account once, decisions (insert or nothing), the claims of the message ids in the inbox, one
-//!    outbox row per order, the debits. Accounts come first, because their locks are what everything after them rests on. An inbox hit is
-//!    no reason to skip a task: it only tells a redelivery from a task that was sent again. What is skipped, and why, was settled by 2.
-//!    Everything is written as it was planned, or nothing is: an account that does not stand as it was read, or
-//!    an order that was decided meanwhile, ends all of it.
+//!    outbox row per order, the debits. An inbox hit is no reason to skip a task: it only tells a redelivery from a task that was sent again.
+//!    What is skipped, and why, was settled by 2. Everything is written as it was planned, or nothing is: an order that was decided meanwhile (without
+//!    an account there is no lock) ends all of it.
 //!
-//! On PostgreSQL this takes two round trips and locks nothing before it writes ([`ready_payments_batch`]), or one for accounts that the batch before it
-//! has debited: they are taken as that will leave them, before it is written. Recorded decisions are not looked up then: there are hardly ever any, and the primary key of `payments`, or their number, ends the batch if there is one. Then, and when
-//! somebody else was faster, a top-up for example, the batch is decided in a transaction ([`decide_payments_batch`]) whose first statement locks the
-//! accounts, in the order of their ids, so that two batches never wait for each other in a circle; PostgreSQL answers a locked row as it is under its
-//! lock, however long that was waited for. The recorded decisions are read by a later statement then, since a statement's snapshot is older than
-//! the locks that it took. So an account with many top-ups cannot hold its debits up.
-//!
-//! A batch with a rejection is decided so, too: a rejection changes no account, so no count would tell that the balance was out of date, and it
-//! stands for ever.
+//! On PostgreSQL a batch is tried without any of this first ([`super::at_once`]), and comes here with a repetition or a rejection. Accounts are locked in the order
+//! of their users, there and here, so that two batches never wait for each other in a circle.
 //!
 //! An account that is created after it was looked for is not seen: the batch was first.
 //!
@@ -26,11 +19,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use database::{
-    Database, OnConflict, Writes, Written,
+    OnConflict, Writes, Written,
     array::{Columns, columns_of, is_one_of},
 };
 use messaging::{CloudEvent, InboxTable, OutboxRow, OutboxTable, inbox, message::header, outbox};
-use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp, UserId};
+use schema::{EventId, EventSource as _, OrderId, PaymentResult, PaymentTask, Timestamp};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, Statement};
 
 use super::{
@@ -91,74 +84,23 @@ pub async fn decide_payments_batch(
     let mut book = Book::open(lock_accounts_batch(tx, tasks).await?);
     let recorded = recorded_batch(tx, tasks).await?;
     let decided = Decided::new(results_topic, tasks, &mut book, recorded, now)?;
-    let written = decided.writes(results_topic, tasks, tx.get_database_backend(), OnConflict::DoNothing).run_in_tx(tx).await?;
+    let written = decided.writes(results_topic, tasks, tx.get_database_backend()).run_in_tx(tx).await?;
     Ok(decided.into_settled(&written))
 }
 
-/// Tasks that are decided, and ready to be written in one statement.
-pub struct ReadyPayments {
-    decided: Decided,
-    writes: Writes,
-}
-
-/// PostgreSQL: decides every task, as if none of their orders was decided before, and answers how that leaves the accounts. `previous` is that
-/// answer for the batch that is written before this one: accounts that are not in it are read.
-///
-/// # Errors
-///
-/// [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
-pub async fn ready_payments_batch(
-    database: &Database,
-    results_topic: &str,
-    tasks: &[Task],
-    previous: Option<&Book>,
-    now: Timestamp,
-) -> Result<(ReadyPayments, Book), PaymentError> {
-    let mut book = Book::default();
-    let mut users: BTreeSet<&UserId> = tasks.iter().map(|task| &task.payment.user_id).collect();
-    users.retain(|user| !previous.is_some_and(|previous| book.carry_over(user, previous)));
-    if !users.is_empty() {
-        book.add(accounts_batch(database.reader(), &users, "").await?);
-    }
-    let decided = Decided::new(results_topic, tasks, &mut book, Vec::new(), now)?;
-    if decided.rejected() > 0 {
-        return Err(PaymentError::RejectedUnlocked);
-    }
-    // Where no order stands twice no message does; one that was applied before ends the statement, as its order does.
-    let on_conflict = if decided.plan.repeated.is_empty() { OnConflict::Fail } else { OnConflict::DoNothing };
-    let writes = decided.writes(results_topic, tasks, database.backend(), on_conflict);
-    Ok((ReadyPayments { decided, writes }, book))
-}
-
-impl ReadyPayments {
-    /// Writes everything in one statement, if all accounts are as they were taken for and no order was decided before.
-    ///
-    /// # Errors
-    ///
-    /// Unless the outcome is unknown nothing was applied. [`PaymentError::needs_locks`] asks for [`decide_payments_batch`].
-    pub async fn write_batch(self, database: &Database) -> Result<Settled, PaymentError> {
-        let written = self.writes.run(database, "decide payments").await?;
-        Ok(self.decided.into_settled(&written))
-    }
-}
-
-/// Locks the accounts of the tasks' users, in the order of the accounts' ids, and answers them as they are then. SQLite needs no row locks:
-/// a transaction is the only writer.
+/// Locks the accounts of the tasks' users, in the order of the users as bytes, and answers them as they are then. SQLite needs no row locks: a transaction
+/// is the only writer.
 async fn lock_accounts_batch(tx: &DatabaseTransaction, tasks: &[Task]) -> Result<Vec<Account>, DbErr> {
-    let lock = if tx.get_database_backend() == DbBackend::Postgres { "FOR UPDATE OF a" } else { "" };
-    accounts_batch(tx, &tasks.iter().map(|task| &task.payment.user_id).collect(), lock).await
-}
-
-/// The accounts of these users, in the order of their ids.
-async fn accounts_batch(db: &impl ConnectionTrait, users: &BTreeSet<&UserId>, lock: &str) -> Result<Vec<Account>, DbErr> {
-    let backend = db.get_database_backend();
-    let users: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+    let backend = tx.get_database_backend();
+    let lock = if backend == DbBackend::Postgres { r#"ORDER BY a.user_id COLLATE "C" FOR UPDATE OF a"# } else { "" };
+    let users: BTreeSet<&str> = tasks.iter().map(|task| task.payment.user_id.as_str()).collect();
+    let users: Vec<&str> = users.into_iter().collect();
     let statement = Columns::new(backend, &users).text("user_id", |user| *user).statement(|rows| {
         let columns = columns_of::<Accounts>("a");
         let of_users = is_one_of(backend, "a.user_id", &format!("SELECT r.user_id FROM {rows} AS r"));
-        format!("SELECT {columns} FROM accounts AS a WHERE {of_users} ORDER BY a.id {lock}")
+        format!("SELECT {columns} FROM accounts AS a WHERE {of_users} {lock}")
     });
-    Accounts::find().from_raw_sql(statement).all(db).await
+    Accounts::find().from_raw_sql(statement).all(tx).await
 }
 
 /// The decisions of those orders that have one.
@@ -189,7 +131,7 @@ impl Decided {
         Ok(Self { plan, results })
     }
 
-    fn writes(&self, results_topic: &str, tasks: &[Task], backend: DbBackend, on_conflict: OnConflict) -> Writes {
+    fn writes(&self, results_topic: &str, tasks: &[Task], backend: DbBackend) -> Writes {
         let effects = effects(tasks, &self.plan, &self.results);
         let rows = Columns::new(backend, &effects)
             .uuid("message_id", |effect| effect.task.event_id.0)
@@ -202,8 +144,8 @@ impl Decided {
         let mut writes = Writes::over("tasks", rows);
         // Their locks come first, as in the transaction.
         writes.add_exactly(self.plan.accounts.len(), update_accounts(backend, &self.plan.accounts));
-        writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks", on_conflict)));
-        writes.add_sql(inbox::claim_from(backend, INBOX, "tasks", on_conflict));
+        writes.add_exactly(self.plan.decided.len(), sql(insert_payments_from("tasks")));
+        writes.add_sql(inbox::claim_from(backend, INBOX, "tasks", OnConflict::DoNothing));
         writes.add_exactly(self.results.len(), outbox::insert_from(backend, OUTBOX, "tasks", results_topic));
         writes.add_exactly(self.plan.debits.len(), sql(insert_debits_from("tasks")));
         writes
@@ -251,24 +193,22 @@ fn effects<'a>(tasks: &'a [Task], plan: &'a Plan, results: &'a [OutboxRow]) -> V
     tasks.iter().enumerate().map(effect).collect()
 }
 
-/// Writes each account once, if it stands as it has to. Its number of entries alone would tell whether it has changed since it was read; of what it was
-/// taken for before it was there, only the balance tells whether these were the right entries.
+/// Writes each account once, if it stands as it was read: no change leaves the number of entries as it is.
 fn update_accounts(backend: DbBackend, changes: &[AccountChange]) -> Statement {
     let rows = Columns::new(backend, changes)
         .uuid("id", |change| change.id.0)
         .bigint("entry_count_before", |change| change.before.entry_count)
-        .bigint("balance_minor_before", |change| change.before.balance_minor)
         .bigint("entry_count", |change| change.after.entry_count)
         .bigint("balance_minor", |change| change.after.balance_minor);
     rows.statement(|rows| {
         format!(
             "UPDATE accounts SET balance_minor = r.balance_minor, entry_count = r.entry_count FROM {rows} AS r
-             WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before AND accounts.balance_minor = r.balance_minor_before"
+             WHERE accounts.id = r.id AND accounts.entry_count = r.entry_count_before"
         )
     })
 }
 
-fn result_row(topic: &str, payment: &Payment, task: Option<&Task>) -> Result<OutboxRow, PaymentError> {
+pub(super) fn result_row(topic: &str, payment: &Payment, task: Option<&Task>) -> Result<OutboxRow, PaymentError> {
     let event = CloudEvent {
         id: payment.result_event_id.0,
         type_: PaymentResult::TYPE.into(),

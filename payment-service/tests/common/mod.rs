@@ -72,7 +72,7 @@ pub async fn account_with(db: &Database, name: &str, minor: i64) -> Account {
 /// One committed batch, as the consumer does it.
 pub async fn settle(db: &Database, tasks: &[Task]) -> Result<Settled, SettleError> {
     if db.backend() == DbBackend::Postgres {
-        let at_once = async { ready_payments_batch(db, RESULTS, tasks, None, Timestamp::now()).await?.0.write_batch(db).await };
+        let at_once = async { ready_payments_batch(RESULTS, tasks, Timestamp::now())?.write_batch(db).await };
         match at_once.await {
             Err(error) if error.needs_locks() => {}
             settled => return Ok(settled?),

@@ -16,13 +16,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Applies deliveries.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// What deliveries ask for. Dropped once that is committed, or given up; kept meanwhile, for a part that is made ready ahead also while the part before it
-    /// is applied.
+    /// What deliveries ask for. Dropped once that is committed, or given up; kept meanwhile, also while the part before it is applied.
     type Read: Send + Sync + 'static;
-
-    /// How a part leaves things, known before it is applied: what the part after it can be made ready on meanwhile. `()` without
-    /// [`Handler::make_ready`], or where nothing depends on what was before.
-    type Outlook: Send + Sync + 'static;
 
     /// What a committed part leaves to be done: rows for the relay, hints for feeds.
     type Committed: Send + 'static;
@@ -41,22 +36,17 @@ pub trait Handler: Send + Sync + 'static {
     /// never be applied: the loop finds out which.
     async fn apply_in_tx(&self, tx: &DatabaseTransaction, read: &Self::Read) -> Result<Self::Committed, HandlerError>;
 
-    /// Makes the same ready to be done without a transaction around it, where a shorter way leads to the same end. Locks and writes nothing. `None`
-    /// when there is no such way here, or not this time, because a refusal would rest on what was read without locks, for example:
-    /// [`Handler::apply_in_tx`] is next then.
-    ///
-    /// With an `outlook` this is done while the part that has it is being applied, and used only if that part is committed as it was made ready.
-    /// Anybody else may have changed everything by then, as always.
+    /// Makes the same ready to be done in one statement, without a transaction around it, where that leads to the same end. Waits for nothing, and asks nobody:
+    /// the part before it is perhaps being applied. `None` when there is no such way here, or not this time: [`Handler::apply_in_tx`] is next then.
     ///
     /// # Errors
     /// As for [`Handler::apply_in_tx`].
-    async fn make_ready<'a>(
+    fn make_ready<'a>(
         &'a self,
         database: &'a Database,
         read: &Self::Read,
-        outlook: Option<&Self::Outlook>,
-    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
-        let _ = (database, read, outlook);
+    ) -> Result<Option<Ready<'a, Self::Committed>>, HandlerError> {
+        let _ = (database, read);
         Ok(None)
     }
 
@@ -65,13 +55,9 @@ pub trait Handler: Send + Sync + 'static {
     async fn committed(&self, outcome: Self::Committed);
 }
 
-/// A part that is ready to be applied, and committed, in one statement.
-pub struct Ready<'a, H: Handler + ?Sized> {
-    /// Applies everything, or nothing: `None` when something is not as it was taken for, and [`Handler::apply_in_tx`] is next.
-    pub apply: BoxFuture<'a, Result<Option<H::Committed>, HandlerError>>,
-    /// How things are then.
-    pub outlook: H::Outlook,
-}
+/// Applies a part, and commits it, in one statement; or applies nothing: `None` when something is not as it was taken for, and
+/// [`Handler::apply_in_tx`] is next.
+pub type Ready<'a, Committed> = BoxFuture<'a, Result<Option<Committed>, HandlerError>>;
 
 /// Why deliveries were not applied.
 #[derive(Debug, thiserror::Error)]

@@ -9,16 +9,16 @@ use super::ConsumerLoop;
 use super::handler::{Handler, HandlerError, Ready, panic_message};
 use crate::message::Delivery;
 
-/// A part that was made ready on the outlook of the one before it. Good for nothing unless that one is committed as it was made ready.
+/// A part that was made ready while the one before it was applied.
 pub(super) struct Ahead<'a, H: Handler> {
     read: Arc<H::Read>,
     /// `None` if it needs a transaction.
-    ready: Option<Ready<'a, H>>,
+    ready: Option<Ready<'a, H::Committed>>,
 }
 
 impl<H: Handler> ConsumerLoop<H> {
-    /// Applies a part, which may be `ahead` already, in one statement if that is possible, else in a transaction; and tells the handler. In the former
-    /// case `next` (none if it is empty) is made ready meanwhile, and answered.
+    /// Applies a part, which may be `ahead` already, in one statement if that is possible, else in a transaction; and tells the handler. `next` (none if
+    /// it is empty) is made ready meanwhile, and answered.
     ///
     /// # Errors
     /// If nothing is applied, or nobody knows. What was made ready meanwhile is gone.
@@ -28,40 +28,20 @@ impl<H: Handler> ConsumerLoop<H> {
         ahead: Option<Ahead<'a, H>>,
         next: &[Delivery],
     ) -> Result<Option<Ahead<'a, H>>, HandlerError> {
-        let Ahead { read, ready } = match ahead {
-            Some(ahead) => ahead,
-            None => self.look(part, None).await?,
-        };
-        let Some(Ready { apply, outlook }) = ready else {
-            return self.apply_in_transaction(read).await.map(|()| None);
-        };
-        let applying = self.apply_at_once(read, apply);
-        let looking = self.look_ahead(next, &outlook);
-        tokio::pin!(applying, looking);
-        let (needs_transaction, ahead) = tokio::select! {
-            biased;
-            applied = &mut applying => match applied? {
-                Some(read) => (Some(read), None),
-                None => (None, looking.await),
-            },
-            ahead = &mut looking => (applying.await?, ahead),
-        };
-        match needs_transaction {
-            Some(read) => self.apply_in_transaction(read).await.map(|()| None),
-            None => Ok(ahead),
-        }
+        let part = ahead.map_or_else(|| self.look(part), Ok)?;
+        let (applied, ahead) = tokio::join!(self.apply_whole(part), self.look_ahead(next));
+        applied.map(|()| ahead)
     }
 
-    /// What was read, if that needs a transaction.
-    async fn apply_at_once(
-        &self,
-        read: Arc<H::Read>,
-        apply: impl Future<Output = Result<Option<H::Committed>, HandlerError>>,
-    ) -> Result<Option<Arc<H::Read>>, HandlerError> {
-        let Some(committed) = caught(apply).await? else { return Ok(Some(read)) };
-        drop(read);
-        self.tell_committed(committed).await;
-        Ok(None)
+    async fn apply_whole(&self, Ahead { read, ready }: Ahead<'_, H>) -> Result<(), HandlerError> {
+        if let Some(ready) = ready
+            && let Some(committed) = caught(ready).await?
+        {
+            drop(read);
+            self.tell_committed(committed).await;
+            return Ok(());
+        }
+        self.apply_in_transaction(read).await
     }
 
     async fn apply_in_transaction(&self, read: Arc<H::Read>) -> Result<(), HandlerError> {
@@ -85,20 +65,22 @@ impl<H: Handler> ConsumerLoop<H> {
     }
 
     /// `None` also after an error: it is found again when the part's turn comes.
-    async fn look_ahead(&self, next: &[Delivery], outlook: &H::Outlook) -> Option<Ahead<'_, H>> {
+    async fn look_ahead(&self, next: &[Delivery]) -> Option<Ahead<'_, H>> {
         if next.is_empty() {
             return None;
         }
         // A task that was spawned to send the statement runs in this thread next, and nobody takes it away.
         tokio::task::yield_now().await;
-        self.look(next, Some(outlook)).await.ok()
+        self.look(next).ok()
     }
 
-    async fn look(&self, part: &[Delivery], outlook: Option<&H::Outlook>) -> Result<Ahead<'_, H>, HandlerError> {
-        let reading = AssertUnwindSafe(|| self.handler.read(part));
-        let read = std::panic::catch_unwind(reading).unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))?;
-        let ready = caught(self.handler.make_ready(&self.db, &read, outlook)).await?;
-        Ok(Ahead { read: Arc::new(read), ready })
+    fn look(&self, part: &[Delivery]) -> Result<Ahead<'_, H>, HandlerError> {
+        let looking = AssertUnwindSafe(|| {
+            let read = self.handler.read(part)?;
+            let ready = self.handler.make_ready(&self.db, &read)?;
+            Ok(Ahead { read: Arc::new(read), ready })
+        });
+        std::panic::catch_unwind(looking).unwrap_or_else(|panic| Err(HandlerError::panicked(&*panic)))
     }
 }
 

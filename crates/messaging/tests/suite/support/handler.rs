@@ -25,8 +25,8 @@ pub(crate) struct TestHandler {
     pub(crate) stuck: AtomicBool,
     /// Works without transactions where it can.
     pub(crate) at_once: AtomicBool,
-    /// What was made ready then: on which outlook, and how many deliveries.
-    pub(crate) made_ready: Mutex<Vec<(Option<String>, usize)>>,
+    /// How many deliveries were made ready then.
+    pub(crate) made_ready: Mutex<Vec<usize>>,
     pub(crate) panic_after_commit: AtomicBool,
     /// More deliveries than this are a transient error.
     pub(crate) too_many: AtomicUsize,
@@ -69,8 +69,6 @@ pub(crate) struct Received {
 #[async_trait]
 impl Handler for TestHandler {
     type Read = Vec<Received>;
-    /// The last payload of the part.
-    type Outlook = String;
     type Committed = usize;
 
     fn read(&self, deliveries: &[Delivery]) -> Result<Self::Read, HandlerError> {
@@ -107,17 +105,12 @@ impl Handler for TestHandler {
         Ok(received.len())
     }
 
-    async fn make_ready<'a>(
-        &'a self,
-        database: &'a Database,
-        received: &Self::Read,
-        outlook: Option<&String>,
-    ) -> Result<Option<Ready<'a, Self>>, HandlerError> {
+    fn make_ready<'a>(&'a self, database: &'a Database, received: &Self::Read) -> Result<Option<Ready<'a, usize>>, HandlerError> {
         let any = |word: &str| received.iter().any(|received| received.payload.starts_with(word));
         if !self.at_once.load(Ordering::SeqCst) {
             return Ok(None);
         }
-        self.made_ready.lock().unwrap().push((outlook.cloned(), received.len()));
+        self.made_ready.lock().unwrap().push(received.len());
         if any("locked") {
             return Ok(None);
         }
@@ -153,8 +146,7 @@ impl Handler for TestHandler {
                 written => Ok(Some(written.map(|_| count)?)),
             }
         };
-        let outlook = received.last().map(|received| received.payload.clone()).unwrap_or_default();
-        Ok(Some(Ready { apply: Box::pin(apply), outlook }))
+        Ok(Some(Box::pin(apply)))
     }
 
     async fn committed(&self, deliveries: usize) {
