@@ -19,6 +19,7 @@ use super::{
     Payment, PaymentError,
     settle::{INBOX, OUTBOX, Settled, Task, result_row},
 };
+
 /// Tasks that are ready to be written in one statement.
 pub struct ReadyPayments {
     writes: Writes,
@@ -41,7 +42,8 @@ struct Together {
     minor: i64,
 }
 
-/// Whose money, and which; sorted as bytes, and so are the accounts' locks. An account has one currency, so a user with two of them in one batch cannot be paid whole.
+/// Whose money, and which; sorted as bytes, and so are the accounts' locks. An account has one currency, so where a user asks for two in one batch not
+/// all can be paid.
 type Purse<'a> = (&'a UserId, CurrencyCode);
 
 /// Makes tasks ready, as if all of them could be paid; asks nobody.
@@ -55,15 +57,16 @@ pub fn ready_payments_batch(results_topic: &str, tasks: &[Task], now: Timestamp)
         return Err(PaymentError::NotPayableAtOnce);
     }
     let mut purses: BTreeMap<Purse<'_>, Together> = BTreeMap::new();
-    let mut debits = Vec::with_capacity(tasks.len());
-    // Backwards, so that what comes later is known.
+    let mut later = Vec::with_capacity(tasks.len());
     for task in tasks.iter().rev() {
         let asked = purses.entry((&task.payment.user_id, task.payment.currency)).or_default();
-        debits.push(Debit::new(results_topic, task, *asked, now)?);
+        later.push(*asked);
         asked.entries += 1;
         asked.minor = asked.minor.checked_add(task.payment.amount_minor).ok_or(PaymentError::NotPayableAtOnce)?;
     }
-    debits.reverse();
+    // Forwards again: new ids grow, and so each is inserted at the end of its index.
+    let debits = tasks.iter().zip(later.into_iter().rev());
+    let debits = debits.map(|(task, later)| Debit::new(results_topic, task, later, now)).collect::<Result<Vec<_>, _>>()?;
     let writes = writes(results_topic, &debits, &purses.into_iter().collect::<Vec<_>>(), now);
     Ok(ReadyPayments { writes, results: debits.into_iter().map(|debit| debit.result).collect() })
 }
