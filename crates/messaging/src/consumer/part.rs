@@ -17,8 +17,8 @@ pub(super) struct Ahead<'a, H: Handler> {
 }
 
 impl<H: Handler> ConsumerLoop<H> {
-    /// Applies a part, which may be `ahead` already, in one statement if that is possible, else in a transaction; and tells the handler. `next` (none if
-    /// it is empty) is made ready meanwhile, and answered.
+    /// Applies a part, which may be `ahead` already, in one statement if that is possible, else in a transaction; and tells the handler. In the former
+    /// case `next` (none if it is empty) is made ready meanwhile, and answered.
     ///
     /// # Errors
     /// If nothing is applied, or nobody knows. What was made ready meanwhile is gone.
@@ -29,19 +29,24 @@ impl<H: Handler> ConsumerLoop<H> {
         next: &[Delivery],
     ) -> Result<Option<Ahead<'a, H>>, HandlerError> {
         let part = ahead.map_or_else(|| self.look(part), Ok)?;
-        let (applied, ahead) = tokio::join!(self.apply_whole(part), self.look_ahead(next));
-        applied.map(|()| ahead)
+        if part.ready.is_none() {
+            return self.apply_in_transaction(part.read).await.map(|()| None);
+        }
+        let (applied, ahead) = tokio::join!(self.apply_at_once(part), self.look_ahead(next));
+        match applied? {
+            // The handler learns from a transaction what to do with the next part.
+            Some(read) => self.apply_in_transaction(read).await.map(|()| None),
+            None => Ok(ahead),
+        }
     }
 
-    async fn apply_whole(&self, Ahead { read, ready }: Ahead<'_, H>) -> Result<(), HandlerError> {
-        if let Some(ready) = ready
-            && let Some(committed) = caught(ready).await?
-        {
-            drop(read);
-            self.tell_committed(committed).await;
-            return Ok(());
-        }
-        self.apply_in_transaction(read).await
+    /// What was read, if that needs a transaction.
+    async fn apply_at_once(&self, Ahead { read, ready }: Ahead<'_, H>) -> Result<Option<Arc<H::Read>>, HandlerError> {
+        let Some(ready) = ready else { return Ok(Some(read)) };
+        let Some(committed) = caught(ready).await? else { return Ok(Some(read)) };
+        drop(read);
+        self.tell_committed(committed).await;
+        Ok(None)
     }
 
     async fn apply_in_transaction(&self, read: Arc<H::Read>) -> Result<(), HandlerError> {
