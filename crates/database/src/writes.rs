@@ -89,8 +89,8 @@ enum Kind {
 /// What became of [`Writes`].
 #[derive(Debug)]
 pub struct Written {
-    /// How many rows each part has written, or the number that it has returned, in their order; without those that have a name or are the
-    /// answer. Empty when there is an answer and it has no rows.
+    /// How many rows each part has written, or the number that it has returned, in their order; without those that only have a name or are
+    /// the answer. Empty when there is an answer and it has no rows.
     pub counts: Vec<u64>,
     /// The rows of [`Writes::answer`]. Other columns may come with them.
     pub rows: Vec<QueryResult>,

@@ -148,16 +148,17 @@ fn purse_of(task: &Task, purses: &[(Purse<'_>, Together)]) -> i64 {
 
 /// The accounts that can pay, as of the statement's snapshot, and where their rows are.
 const SOLVENT: &str = "
-SELECT a.ctid AS at, w.ord, w.entries, w.minor
+SELECT a.ctid AS at, a.entry_count, w.ord, w.entries, w.minor
 FROM wanted AS w JOIN accounts AS a ON a.user_id = w.user_id AND a.currency = w.currency AND a.balance_minor >= w.minor";
 
 /// Otherwise nothing is written, which is no error in the server's log.
 const PAYABLE: &str = "SELECT (SELECT COUNT(*) FROM solvent) = (SELECT COUNT(*) FROM wanted) AS holds";
 
-/// Without looking the accounts up again. A row that somebody else has changed since the snapshot stands somewhere else now, and is left out.
+/// Without looking the accounts up again. A row that somebody else changes meanwhile is left out, because it has more entries then: not every
+/// release of PostgreSQL looks again whether it still stands there.
 const UPDATE_ACCOUNTS: &str = "
 UPDATE accounts SET balance_minor = accounts.balance_minor - s.minor, entry_count = accounts.entry_count + s.entries
-FROM solvent AS s WHERE accounts.ctid = s.at AND (SELECT holds FROM payable)
+FROM solvent AS s WHERE accounts.ctid = s.at AND accounts.entry_count = s.entry_count AND (SELECT holds FROM payable)
 RETURNING s.ord, accounts.id, accounts.balance_minor, accounts.entry_count";
 
 /// Arrays, so that a task finds its account by its place: a join would look at each account for each task.

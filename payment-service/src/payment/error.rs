@@ -29,8 +29,8 @@ impl PaymentError {
         }
     }
 
-    /// Whether it takes a look at recorded decisions and accounts, under locks: one of the orders is decided already, or would be rejected. Nothing
-    /// was applied.
+    /// Whether it takes a look at recorded decisions and accounts, under locks: one of the orders is decided already, or would be rejected,
+    /// or an account was changed meanwhile. Nothing was applied.
     pub fn needs_locks(&self) -> bool {
         match self {
             Self::Payload(_) => false,
