@@ -164,8 +164,8 @@ impl Writes {
     /// these writes is applied, and [`is_overtaken`](crate::is_overtaken) tells that from other errors. Not together with [`Writes::answer`],
     /// which may have no rows.
     pub fn add_exactly(&mut self, rows: usize, statement: Statement) {
-        let exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
-        self.parts.push(Part { exactly, ..Part::new(statement, Kind::Counted) });
+        self.add(statement);
+        self.last_exactly(rows);
     }
 
     /// As [`Writes::add`], without values of its own.
@@ -182,9 +182,7 @@ impl Writes {
     /// [`Writes::name`] and [`Writes::add_exactly`] in one; it runs in its turn.
     pub fn name_exactly(&mut self, rows: usize, name: &'static str, statement: Statement) {
         self.name(name, statement);
-        if let Some(part) = self.parts.last_mut() {
-            part.exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
-        }
+        self.last_exactly(rows);
     }
 
     /// PostgreSQL only: a table in front of everything, for [`Writes::only_if`].
@@ -215,6 +213,10 @@ impl Writes {
     pub fn answer_exactly(&mut self, rows: usize, name: &'static str, sql: String) {
         debug_assert!(rows > 0, "on PostgreSQL an answer without rows is one row of NULLs");
         self.answer(name, sql);
+        self.last_exactly(rows);
+    }
+
+    fn last_exactly(&mut self, rows: usize) {
         if let Some(part) = self.parts.last_mut() {
             part.exactly = Some(u64::try_from(rows).unwrap_or(u64::MAX));
         }
@@ -299,16 +301,12 @@ impl Writes {
 
     /// PostgreSQL: what stands before the parts, and its values. All columns of the rows are read once.
     fn heads(&mut self) -> (Vec<String>, Vec<Value>) {
-        let condition = self.condition.map(|name| format!(" WHERE (SELECT holds FROM {name})")).unwrap_or_default();
-        let (over, mut values) = match self.over.take() {
-            Some(Over { name, table, values }) if condition.is_empty() => {
-                (Some(format!("{name} AS MATERIALIZED {table}")), values)
-            }
-            Some(Over { name, table, values }) => {
-                (Some(format!("{name} AS MATERIALIZED (SELECT * FROM {table} AS r{condition})")), values)
-            }
-            None => (None, Vec::new()),
-        };
+        let condition = self.condition.map(|name| format!("WHERE (SELECT holds FROM {name})")).unwrap_or_default();
+        let over = self.over.take().map(|Over { name, table, values }| {
+            (format!("{name} AS MATERIALIZED (SELECT * FROM {table} AS r {condition})"), values)
+        });
+        let (over, values) = over.unzip();
+        let mut values: Vec<Value> = values.unwrap_or_default();
         let mut heads = Vec::new();
         for (name, statement) in self.front.drain(..) {
             heads.push(format!("{name} AS ({})", renumber(&statement.sql, values.len())));
