@@ -9,16 +9,13 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use async_graphql::ValidationMode;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl};
 use graphql_transport::TransportOptions;
-use messaging::{
-    Broker, ConsumerLoop, ConsumerOptions, Gate, TopicSpec, create_topics,
-    relay::{Relay, RelayHandle, RelayOptions},
-    sweeper::{Sweeper, SweeperOptions},
-};
+use messaging::{Broker, ConsumerLoop, ConsumerOptions, Gate, TopicSpec};
 use runtime::{
     auth::TokenVerifier,
     health::Health,
     lifecycle::Shutdown,
     metrics::Metrics,
+    publishing::{start_creating_topics, start_publishing},
     readiness::{Checks, keep_health},
     serve::{self, BindError},
     stage::{Stage, Supervisor, TaskDied},
@@ -168,9 +165,10 @@ impl OrderService {
         let tasks_topic: Arc<str> = topic(TOPIC_PAYMENT_TASKS).name.into();
 
         let feed = Feed::new();
-        start_creating_topic(&broker, topic(TOPIC_PAYMENT_TASKS), &stages.relay);
+        // The consumer creates the topic that it reads; this is the one that is written to.
+        start_creating_topics(&broker, vec![topic(TOPIC_PAYMENT_TASKS)], &stages.relay);
         feed.start(&database, &stages.relay);
-        let relay = start_publishing(&database, &broker, &gates, &stages.relay);
+        let relay = start_publishing(&database, OUTBOX, &broker, &stages.relay, [gates.relay.clone(), gates.sweeper.clone()]);
         let resending = resend::run(database.clone(), relay.clone(), Arc::clone(&tasks_topic), stages.relay.token());
         stages.relay.spawn("resend", resending);
 
@@ -260,23 +258,4 @@ async fn connect(settings: &Settings, checks: &Checks) -> Result<Database, Datab
         database.migrate::<migrations::OrdersMigrator>().await?;
     }
     Ok(database)
-}
-
-/// The consumer creates the topic that it reads; this is the one that is written to. Until it is there tasks wait in the outbox.
-fn start_creating_topic(broker: &Arc<dyn Broker>, topic: TopicSpec, stage: &Stage) {
-    let (broker, token) = (Arc::clone(broker), stage.token());
-    stage.spawn("topics", async move {
-        if let Some(Err(error)) = token.run_until_cancelled(create_topics(&*broker, &[topic])).await {
-            tracing::error!(%error, "the broker refuses the topic of payment tasks");
-        }
-    });
-}
-
-fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, gates: &Gates, stage: &Stage) -> RelayHandle {
-    let options = RelayOptions::default();
-    let (relay, task) = Relay::start(database.clone(), OUTBOX, Arc::clone(broker), options, stage.token(), gates.relay.clone());
-    stage.adopt("relay", task);
-    let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(broker), SweeperOptions::default());
-    stage.adopt("sweeper", sweeper.start(stage.token(), gates.sweeper.clone()));
-    relay
 }

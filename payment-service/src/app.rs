@@ -9,15 +9,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use database::{ConnectOptions, Database, DatabaseError, DatabaseUrl, connect_with_backoff};
-use messaging::{
-    Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, Pruner, Relay, RelayHandle, RelayOptions, Sweeper,
-    SweeperOptions, TopicSpec, broker::DEFAULT_PARTITIONS, create_topics,
-};
+use messaging::{Broker, ConsumerHandle, ConsumerLoop, ConsumerOptions, Gate, Pruner, TopicSpec, broker::DEFAULT_PARTITIONS};
 use migrations::PaymentsMigrator;
 use runtime::{
     auth::TokenVerifier,
     health::Health,
     metrics::Metrics,
+    publishing::{start_creating_topics, start_publishing},
     readiness::{Checks, keep_health},
     serve::BindError,
     stage::{Stage, Supervisor, TaskDied},
@@ -137,8 +135,10 @@ impl PaymentService {
         let supervisor = Supervisor::default();
         let stages = Stages { consumer: supervisor.stage(), relay: supervisor.stage() };
 
-        start_creating_topics(&broker, &settings.topics, &stages.relay);
-        let relay = start_publishing(&database, &broker, &stages.relay);
+        let Topics { tasks, results, .. } = &settings.topics;
+        let topics = [tasks, results].map(|name| settings.topics.spec(name));
+        start_creating_topics(&broker, topics.into(), &stages.relay);
+        let relay = start_publishing(&database, OUTBOX, &broker, &stages.relay, [Gate::new(), Gate::new()]);
         let pruner = Pruner::new(database.clone(), INBOX, INBOX_RETENTION);
         stages.relay.adopt("pruner", pruner.start(stages.relay.token()));
 
@@ -266,24 +266,4 @@ fn router(settings: &Settings, schema: &LateSchema, verifier: TokenVerifier, hea
         Some(metrics) => router.merge(metrics.router()),
         None => router,
     }
-}
-
-/// Creates the topics as soon as the broker is there: until then results wait in the outbox.
-fn start_creating_topics(broker: &Arc<dyn Broker>, topics: &Topics, stage: &Stage) {
-    let (broker, token) = (Arc::clone(broker), stage.token());
-    let specs = [topics.spec(&topics.tasks), topics.spec(&topics.results)];
-    stage.spawn("topics", async move {
-        if let Some(Err(error)) = token.run_until_cancelled(create_topics(&*broker, &specs)).await {
-            tracing::error!(%error, "the broker refuses the topics");
-        }
-    });
-}
-
-fn start_publishing(database: &Database, broker: &Arc<dyn Broker>, stage: &Stage) -> RelayHandle {
-    let options = RelayOptions::default();
-    let (relay, task) = Relay::start(database.clone(), OUTBOX, Arc::clone(broker), options, stage.token(), Gate::new());
-    stage.adopt("relay", task);
-    let sweeper = Sweeper::new(database.clone(), OUTBOX, Arc::clone(broker), SweeperOptions::default());
-    stage.adopt("sweeper", sweeper.start(stage.token(), Gate::new()));
-    relay
 }

@@ -6,6 +6,7 @@
 //! - [`lifecycle`]: signals, draining, and the end after a grace time
 //! - [`program`]: from a command to an exit code, and a service from its start to its end
 //! - [`stage`]: the tasks of a service, stopped in order and missed when they panic
+//! - [`publishing`]: topics, relay and sweeper of a service
 //! - [`serve`]: bind and serve HTTP, bounded and drained
 //! - [`health`]: `/health/live` and `/health/ready` with named checks; [`readiness`] keeps those that every service has
 //! - [`metrics`]: `/metrics` for Prometheus
@@ -17,6 +18,7 @@ pub mod health;
 pub mod lifecycle;
 pub mod metrics;
 pub mod program;
+pub mod publishing;
 pub mod readiness;
 pub mod serve;
 pub mod service_settings;
