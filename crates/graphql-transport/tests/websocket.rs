@@ -11,7 +11,7 @@ use graphql_transport::TransportOptions;
 use http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, reaches};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -383,6 +383,27 @@ async fn a_reader_that_takes_nothing_is_closed_with_1013() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_large_answer_that_is_taken_piece_by_piece_arrives_whole() {
+    let server = Server::start(quick(|options| options.send_timeout = Duration::from_secs(1))).await;
+    let mut client = Client::ready(&server).await;
+    // More than the buffers of the kernel hold, and at this pace three times as long as nothing may move.
+    client.subscribe("a", "{ text(megabytes: 30) }").await;
+    let MaybeTlsStream::Plain(connection) = client.0.get_mut() else { panic!("no TLS here") };
+    let mut head = [0; 10];
+    connection.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[..2], [0x81, 127], "a text whose length takes eight bytes (RFC 6455, 5.2)");
+    let mut left = usize::try_from(u64::from_be_bytes(head[2..].try_into().unwrap())).unwrap();
+    assert!(left > 30_000_000);
+    let mut piece = vec![0; 1_000_000];
+    while left > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let length = left.min(piece.len());
+        left -= connection.read_exact(&mut piece[..length]).await.expect("the rest of the answer");
+    }
+    assert_eq!(client.receive().await, json!({ "id": "a", "type": "complete" }));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod close;
 mod connection;
+mod metered;
 mod operations;
 mod protocol;
 mod socket;
@@ -14,12 +15,12 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Instrument;
 
+use self::metered::Metered;
 use crate::error::ErrorCode;
 use crate::http::refuse_upgrade;
 use crate::options::TransportOptions;
@@ -64,7 +65,7 @@ pub(crate) fn upgrade<E: Executor>(endpoint: &Arc<Endpoint<E>>, mut request: Req
             return;
         };
         let config = Some(config(&owned.options));
-        let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, config).await;
+        let stream = WebSocketStream::from_raw_socket(Metered::new(upgraded), Role::Server, config).await;
         connection::run(owned, stream, upgrade_headers, offered).await;
     };
     endpoint.options.tasks.spawn(run.instrument(span));

@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt, Stream};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
+
+use super::metered::Metered;
 
 /// How long a close frame may take to leave, and the peer then to hang up.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes thrown away per read while the peer hangs up.
 const DISCARD_BUFFER_BYTES: usize = 1024;
 
-pub(crate) type Transport = WebSocketStream<TokioIo<Upgraded>>;
+pub(crate) type Transport = WebSocketStream<Metered>;
 
 /// What happened on the socket.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ pub(crate) struct Socket {
     unflushed: bool,
     /// The library has queued a pong in a buffer of its own, which has no bound: nothing is read until it has left.
     pong_waits: bool,
-    /// Since when the connection takes nothing although something waits.
-    blocked_since: Option<Instant>,
+    /// Since when the connection takes nothing although something waits, and how many bytes it had taken then.
+    blocked: Option<(Instant, u64)>,
 }
 
 impl Socket {
@@ -63,7 +63,7 @@ impl Socket {
             max_bytes,
             unflushed: false,
             pong_waits: false,
-            blocked_since: None,
+            blocked: None,
         }
     }
 
@@ -72,8 +72,9 @@ impl Socket {
         self.queue.len() < self.max_messages && self.queued_bytes < self.max_bytes
     }
 
+    /// Since when the connection takes not a byte although something waits.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        self.blocked_since
+        self.blocked.map(|(since, _)| since)
     }
 
     /// Queues a text message; whoever produces asks [`Self::has_room`] first.
@@ -94,11 +95,11 @@ impl Socket {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         let was_full = !self.has_room();
-        let was_blocked = self.blocked_since.is_some();
+        let was_blocked = self.blocked.is_some();
         if self.write(cx).is_err() {
             return Poll::Ready(SocketEvent::Gone);
         }
-        if (was_full && self.has_room()) || (!was_blocked && self.blocked_since.is_some()) {
+        if (was_full && self.has_room()) || (!was_blocked && self.blocked.is_some()) {
             return Poll::Ready(SocketEvent::FlowChanged);
         }
         if !self.has_room() || self.pong_waits {
@@ -135,7 +136,7 @@ impl Socket {
                 Poll::Pending => return self.blocked(),
                 Poll::Ready(()) => {}
             }
-            self.blocked_since = None;
+            self.blocked = None;
             if let Some(message) = self.queue.pop_front() {
                 if let Message::Text(text) = &message {
                     self.queued_bytes -= text.len();
@@ -153,7 +154,7 @@ impl Socket {
                 }
             }
         }
-        self.blocked_since = None;
+        self.blocked = None;
         // A burst should not be what an idle socket costs from then on.
         if self.queue.capacity() > self.max_messages.min(IDLE_QUEUE_CAPACITY) {
             self.queue.shrink_to(0);
@@ -163,7 +164,10 @@ impl Socket {
 
     #[expect(clippy::unnecessary_wraps, reason = "the tail of `write`")]
     fn blocked(&mut self) -> Result<(), Error> {
-        self.blocked_since.get_or_insert_with(Instant::now);
+        let taken = self.stream.get_ref().written_bytes();
+        if self.blocked.is_none_or(|(_, before)| before < taken) {
+            self.blocked = Some((Instant::now(), taken));
+        }
         Ok(())
     }
 

@@ -58,6 +58,11 @@ impl Query {
         "world"
     }
 
+    /// So long.
+    async fn text(&self, megabytes: usize) -> String {
+        "x".repeat(megabytes * 1_000_000)
+    }
+
     async fn zebra(&self) -> i32 {
         1
     }
