@@ -1,8 +1,9 @@
 //! From a command to an exit code, and a service from its start to its end: what every program does the same way.
 
-use std::{env, error::Error, ffi::OsStr, process::ExitCode, time::Duration};
+use std::{env, error::Error, ffi::OsStr, pin::pin, process::ExitCode, time::Duration};
 
 use clap::{Command, Parser, builder::Resettable};
+use futures_util::FutureExt as _;
 
 use crate::{lifecycle::Shutdown, settings::SettingError, stage::TaskDied, telemetry, traces::TraceExport};
 
@@ -55,26 +56,45 @@ fn failed(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
 ///
 /// # Errors
 ///
-/// Why the service did not start, [`TaskDied`], or signals cannot be listened to.
-pub async fn until_signal<S, E, Stopped>(
+/// Why the service did not start, [`TaskDied`], while it is stopping too, or signals cannot be listened to.
+pub async fn until_signal<S, E, Death, Stopped>(
     grace: Duration,
     starting: impl Future<Output = Result<S, E>>,
-    death: impl AsyncFnOnce(&S) -> TaskDied,
+    death: impl FnOnce(&S) -> Death,
     stop: impl FnOnce(S) -> Stopped,
 ) -> Result<(), Box<dyn Error>>
 where
     E: Into<Box<dyn Error>>,
+    Death: Future<Output = TaskDied>,
     Stopped: Future<Output = ()> + Send + 'static,
 {
     let shutdown = Shutdown::new(grace);
     shutdown.on_signals()?;
+    until_over(&shutdown, starting, death, stop).await
+}
+
+async fn until_over<S, E, Death, Stopped>(
+    shutdown: &Shutdown,
+    starting: impl Future<Output = Result<S, E>>,
+    death: impl FnOnce(&S) -> Death,
+    stop: impl FnOnce(S) -> Stopped,
+) -> Result<(), Box<dyn Error>>
+where
+    E: Into<Box<dyn Error>>,
+    Death: Future<Output = TaskDied>,
+    Stopped: Future<Output = ()> + Send + 'static,
+{
     let Some(started) = shutdown.soft().run_until_cancelled(starting).await else { return Ok(()) };
     let service = started.map_err(Into::into)?;
-    let died = shutdown.soft().run_until_cancelled(death(&service)).await;
+    let mut death = pin!(death(&service));
+    let died = shutdown.soft().run_until_cancelled(&mut death).await;
     shutdown.begin("a task has died");
     shutdown.spawn(stop(service));
     shutdown.finished().await;
-    died.map_or(Ok(()), |died| Err(died.into()))
+    match died.or_else(|| death.now_or_never()) {
+        Some(died) => Err(died.into()),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +118,29 @@ mod tests {
             stage.stop().await;
             stopping.cancel();
         };
-        let ended = until_signal(Duration::from_secs(5), starting, async |_: &Stage| supervisor.death().await, stop).await;
+        let ended = until_signal(Duration::from_secs(5), starting, |_: &Stage| supervisor.death(), stop).await;
         assert!(ended.unwrap_err().to_string().contains("\"unlucky\""));
         assert!(stopped.is_cancelled());
+    }
+
+    /// What it had in hand may not have been finished.
+    #[tokio::test]
+    async fn a_service_that_loses_a_task_while_it_stops_fails_too() {
+        let shutdown = Shutdown::new(Duration::from_secs(5));
+        let supervisor = Supervisor::default();
+        let stage = supervisor.stage();
+        let token = stage.token();
+        stage.spawn("unlucky", async move {
+            token.cancelled().await;
+            panic!("seen in the log of this test");
+        });
+        let starting = async {
+            shutdown.begin("a signal");
+            Ok::<_, SettingError>(stage)
+        };
+        let ended =
+            until_over(&shutdown, starting, |_: &Stage| supervisor.death(), |stage| async move { stage.stop().await }).await;
+        assert!(ended.unwrap_err().to_string().contains("\"unlucky\""));
     }
 
     #[test]

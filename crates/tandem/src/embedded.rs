@@ -240,10 +240,13 @@ impl Tandem {
     }
 
     /// Answers when a task of one of the services has panicked.
-    pub async fn death(&self) -> TaskDied {
-        tokio::select! {
-            died = self.orders.death() => died,
-            died = self.payments.death() => died,
+    pub fn death(&self) -> impl Future<Output = TaskDied> + Send + use<> {
+        let (orders, payments) = (self.orders.death(), self.payments.death());
+        async move {
+            tokio::select! {
+                died = orders => died,
+                died = payments => died,
+            }
         }
     }
 
