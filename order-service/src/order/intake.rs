@@ -194,3 +194,26 @@ async fn answer_repeats(reader: &Reader, repeats: Repeats, mut calls: HashMap<us
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::{CurrencyCode, Money, UserId};
+
+    use super::*;
+
+    /// Whoever is told that nothing was stored orders once more.
+    #[tokio::test]
+    async fn an_order_whose_answer_is_lost_may_have_been_stored() {
+        let (calls, mut queue) = mpsc::channel(1);
+        let order = NewOrder {
+            user_id: UserId("ada".to_owned()),
+            total: Money { minor: 5, currency: CurrencyCode::EUR },
+            description: "a book".to_owned(),
+            idempotency_key: None,
+            traceparent: None,
+        };
+        let intake = Intake { calls };
+        let (answer, ()) = tokio::join!(intake.create(order), async { drop(queue.recv().await) });
+        assert!(matches!(answer, Err(IntakeError::Database(error)) if error.is_outcome_unknown()));
+    }
+}
