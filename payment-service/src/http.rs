@@ -114,9 +114,20 @@ fn refuse(status: StatusCode, code: ErrorCode, message: &str) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::{body::Body, http::HeaderValue};
+    use tokio::time::Instant;
+    use tower::ServiceExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let request = HttpRequest::post("/graphql").header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
+        let started = Instant::now();
+        let response = router(LateSchema::default(), TokenVerifier::new(&[], None)).oneshot(request).await.unwrap();
+        assert_eq!((response.status(), started.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, BODY_TIMEOUT.as_secs()));
+    }
 
     #[test]
     fn a_form_of_a_foreign_page_is_not_taken_for_json() {
