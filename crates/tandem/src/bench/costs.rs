@@ -2,7 +2,12 @@
 
 use std::{fmt, fs};
 
-use super::{BenchError, process::cpu_seconds, stage::Stage};
+use super::{
+    BenchError,
+    process::cpu_seconds,
+    report::{Bar, Figure},
+    stage::Stage,
+};
 
 /// Seconds of a core that each part has used so far.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +49,17 @@ impl Costs {
 /// Microseconds of a core per order.
 #[derive(Debug, Clone, Copy)]
 pub struct PerOrder([f64; 5]);
+
+impl PerOrder {
+    /// A line for everything and one for each part, of the figure with this number.
+    pub fn figures(self, number: u8) -> impl Iterator<Item = Figure> {
+        let all = ("everything", self.0.iter().sum());
+        let line = move |(part, micros)| {
+            Figure::new(number, format!("  processor time of an order, {part}"), micros, "µs", None, Bar::None)
+        };
+        std::iter::once(all).chain(PARTS.into_iter().zip(self.0)).map(line)
+    }
+}
 
 impl fmt::Display for PerOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

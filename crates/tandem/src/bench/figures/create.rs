@@ -69,7 +69,7 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     stage.orders.pause().await?;
     let before = Costs::now(&stage)?;
     let outcome = run(bench, &stage, &progress, "create").await?;
-    tracing::info!("figure 1: {}", Costs::now(&stage)?.per_order(before, outcome.accepted.len()));
+    let costs = Costs::now(&stage)?.per_order(before, outcome.accepted.len());
     verify::accepted_are_stored(&stage.orders_db, &outcome.accepted).await?;
     stage.stop().await?;
     progress.done();
@@ -78,11 +78,12 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
         value: rate.per_second,
     });
     let name = format!("durable createOrder over HTTP, {CLIENTS} clients");
-    Ok(vec![
+    let figures = vec![
         Figure::new(1, name, outcome.per_second, "orders/s", yardstick, Bar::AtLeastTimes(1.0)),
         Figure::new(1, "  its 99th percentile", outcome.percentile_ms(99.0), "ms", None, Bar::AtMost(20.0)),
         Figure::new(1, "  processor time of HTTP and generator alone, per request", plain_http, "µs", None, Bar::None),
-    ])
+    ];
+    Ok(figures.into_iter().chain(costs.figures(1)).collect())
 }
 
 /// What generator and HTTP take from the machine alone, in microseconds of a core per request: the same requests, answered by the same kind of

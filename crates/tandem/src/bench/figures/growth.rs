@@ -64,7 +64,7 @@ async fn rates(bench: &Bench, name: &str, seed: Seed, progress: &Progress) -> Re
     progress.step(format!("storing {} orders", seed.orders()), Duration::ZERO);
     let mut stage = seed.start(&bench.servers, name).await?;
     let pages = pages(bench, &stage, progress).await?;
-    let settled = settle::find_rate(bench, &stage, progress).await?;
+    let settled = settle::find_rate(bench, &stage, progress).await?.per_second;
     stage.earlier = Earlier::all(&stage.orders_db).await?;
     stage.payments.pause().await?;
     stage.orders.pause().await?;

@@ -63,16 +63,17 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let run = Run { target, orders: (rate * (warm_up + measured).as_secs_f64()) as u64, rate, warm_up };
     let before = Costs::now(&stage)?;
     let (accepted, latency) = on_own_thread(move || run.run()).await?;
-    tracing::info!("figure 5: {}", Costs::now(&stage)?.per_order(before, accepted.len()));
+    let costs = Costs::now(&stage)?.per_order(before, accepted.len());
     verify::accepted_are_settled(&stage, &accepted).await?;
     stage.stop().await?;
     progress.done();
     let ms = |percent| Duration::from_micros(latency.value_at_percentile(percent)).as_secs_f64() * 1e3;
     let name = format!("order to subscriber sees PAID, {rate:.0} orders/s, median");
-    Ok(vec![
+    let figures = vec![
         Figure::new(5, name, ms(50.0), "ms", floor.clone(), Bar::AtMostTimes(3.0)),
         Figure::new(5, "  its 99th percentile", ms(99.0), "ms", floor, Bar::AtMostTimes(8.0)),
-    ])
+    ];
+    Ok(figures.into_iter().chain(costs.figures(5)).collect())
 }
 
 /// Three commits of a single client and two round trips of Kafka; `None` without `pgbench`.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bench::{
     Bench, BenchError,
-    costs::Costs,
+    costs::{Costs, PerOrder},
     load::{Load, Pace, open_accounts},
     progress::Progress,
     report::{Bar, Figure, Yardstick},
@@ -56,7 +56,7 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
     let progress = Progress::new("2 settled");
     let yardstick = bench.order_yardstick(&progress).await?;
     let stage = Stage::start(&bench.servers, "settle").await?;
-    let per_second = find_rate(bench, &stage, &progress).await?;
+    let Found { per_second, costs } = find_rate(bench, &stage, &progress).await?;
     let bloat = bloat(&stage).await?;
     stage.stop().await?;
     progress.done();
@@ -65,7 +65,7 @@ pub async fn measure(bench: &mut Bench) -> Result<Vec<Figure>, BenchError> {
         .map(|rate| Yardstick { name: format!("pgbench of figure 1, best at {} clients", rate.clients), value: rate.per_second });
     let name = format!("settled orders, open loop, {} s, lag not growing", bench.options.sustained().as_secs());
     let settled = Figure::new(2, name, per_second, "orders/s", yardstick, Bar::AtLeastTimes(0.5));
-    Ok(std::iter::once(settled).chain(bloat).collect())
+    Ok(std::iter::once(settled).chain(costs.figures(2)).chain(bloat).collect())
 }
 
 /// What the load left in the tables that every message passes: rows that are dead and not yet vacuumed away, beside the orders that passed.
@@ -84,11 +84,20 @@ async fn bloat(stage: &Stage) -> Result<Vec<Figure>, BenchError> {
     Ok(figures)
 }
 
+/// A rate that is sustained.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Settled orders.
+    pub per_second: f64,
+    /// Of one order, in that minute.
+    pub costs: PerOrder,
+}
+
 /// The highest rate of those tried that is sustained.
 ///
 /// # Errors
 /// When none is.
-pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Result<f64, BenchError> {
+pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Result<Found, BenchError> {
     let target = stage.target(USERS)?;
     progress.step("accounts", Duration::ZERO);
     open_accounts(&target, "1000000.00").await?;
@@ -99,11 +108,12 @@ pub async fn find_rate(bench: &Bench, stage: &Stage, progress: &Progress) -> Res
         progress.step(format!("{rate:.0} orders/s"), bench.options.sustained());
         let before = Costs::now(stage)?;
         let minute = sustain(stage, run, rate, Duration::from_secs(5), bench.options.sustained()).await?;
-        tracing::info!("figure 2 at {rate:.0} orders/s: {}", Costs::now(stage)?.per_order(before, minute.accepted.len()));
+        let costs = Costs::now(stage)?.per_order(before, minute.accepted.len());
+        tracing::info!("{rate:.0} orders/s took {costs}");
         accepted.extend(minute.accepted);
         verify::accepted_are_settled(stage, &accepted).await?;
         if minute.sustained {
-            return Ok(minute.per_second);
+            return Ok(Found { per_second: minute.per_second, costs });
         }
         rate *= STEP;
     }
