@@ -10,7 +10,7 @@ use order_service::{
     app::{OrderService, migrate},
     endpoint, graphql,
 };
-use runtime::{metrics::Metrics, program, serve};
+use runtime::{lifecycle::Shutdown, metrics::Metrics, program, serve};
 
 use config::{Cli, Command, RunArgs};
 
@@ -55,5 +55,5 @@ async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
         let listener = serve::bind(&listen).await.map_err(|error| format!("LISTEN: {error}"))?;
         Ok::<_, Box<dyn Error>>(OrderService::start(settings, broker, verifier, listener).await?)
     });
-    program::until_signal(grace, starting, OrderService::death, OrderService::stop).await
+    program::until_over(&Shutdown::by_signals(grace)?, starting, OrderService::death, OrderService::stop).await
 }

@@ -11,7 +11,7 @@ use payment_service::{
     audit::{AuditReport, MAX_LISTED},
     graphql, migrate,
 };
-use runtime::{metrics::Metrics, program};
+use runtime::{lifecycle::Shutdown, metrics::Metrics, program};
 
 use config::{Cli, Command, RunArgs};
 
@@ -68,5 +68,5 @@ async fn run(args: &RunArgs) -> Result<(), Box<dyn Error>> {
         tracing::info!(settings = ?args, "starting");
         Ok::<_, Box<dyn Error>>(PaymentService::start(settings, broker, verifier).await?)
     });
-    program::until_signal(grace, starting, PaymentService::death, PaymentService::stop).await
+    program::until_over(&Shutdown::by_signals(grace)?, starting, PaymentService::death, PaymentService::stop).await
 }

@@ -42,6 +42,17 @@ impl Shutdown {
         Self { announced: CancellationToken::new(), soft, hard: CancellationToken::new(), tasks: TaskTracker::new(), grace }
     }
 
+    /// The same, begun by the first SIGINT or SIGTERM; a second one ends the grace time, which loses nothing that is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the handlers cannot be installed.
+    pub fn by_signals(grace: Duration) -> std::io::Result<Self> {
+        let shutdown = Self::new(grace);
+        shutdown.on_signals()?;
+        Ok(shutdown)
+    }
+
     /// Cancelled when the process should stop accepting work and finish what it has.
     pub fn soft(&self) -> &CancellationToken {
         &self.soft

@@ -1,6 +1,6 @@
 //! From a command to an exit code, and a service from its start to its end: what every program does the same way.
 
-use std::{env, error::Error, ffi::OsStr, pin::pin, process::ExitCode, time::Duration};
+use std::{env, error::Error, ffi::OsStr, pin::pin, process::ExitCode};
 
 use clap::{Command, Parser, builder::Resettable};
 use futures_util::FutureExt as _;
@@ -51,29 +51,13 @@ fn failed(program: &str, error: &(dyn Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Starts a service, and stops it at the first SIGINT or SIGTERM, or when one of its tasks has panicked (`death`). A signal during the start ends it
-/// without a service. Stopping may take `grace`; a second signal ends it at once, which loses nothing that is durable.
+/// Starts a service, and stops it when the shutdown begins, or when one of its tasks has panicked (`death`). A shutdown during the start ends it without a
+/// service. Whoever runs a program passes [`Shutdown::by_signals`].
 ///
 /// # Errors
 ///
-/// Why the service did not start, [`TaskDied`], while it is stopping too, or signals cannot be listened to.
-pub async fn until_signal<S, E, Death, Stopped>(
-    grace: Duration,
-    starting: impl Future<Output = Result<S, E>>,
-    death: impl FnOnce(&S) -> Death,
-    stop: impl FnOnce(S) -> Stopped,
-) -> Result<(), Box<dyn Error>>
-where
-    E: Into<Box<dyn Error>>,
-    Death: Future<Output = TaskDied>,
-    Stopped: Future<Output = ()> + Send + 'static,
-{
-    let shutdown = Shutdown::new(grace);
-    shutdown.on_signals()?;
-    until_over(&shutdown, starting, death, stop).await
-}
-
-async fn until_over<S, E, Death, Stopped>(
+/// Why the service did not start, or [`TaskDied`], while it is stopping too.
+pub async fn until_over<S, E, Death, Stopped>(
     shutdown: &Shutdown,
     starting: impl Future<Output = Result<S, E>>,
     death: impl FnOnce(&S) -> Death,
@@ -99,6 +83,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Arg;
     use tokio_util::sync::CancellationToken;
 
@@ -118,7 +104,7 @@ mod tests {
             stage.stop().await;
             stopping.cancel();
         };
-        let ended = until_signal(Duration::from_secs(5), starting, |_: &Stage| supervisor.death(), stop).await;
+        let ended = until_over(&Shutdown::new(Duration::from_secs(5)), starting, |_: &Stage| supervisor.death(), stop).await;
         assert!(ended.unwrap_err().to_string().contains("\"unlucky\""));
         assert!(stopped.is_cancelled());
     }

@@ -1,7 +1,7 @@
 //! Tasks that a service lives by: stopped in the order of the flow, and never missed silently.
 //!
 //! A task that panics leaves a process that looks alive and does only a part of its work. Everything that is durable is picked up by the next start, so the
-//! cure is to end: the [`Supervisor`] tells whoever runs the service ([`crate::program::until_signal`]), and an orchestrator starts it again.
+//! cure is to end: the [`Supervisor`] tells whoever runs the service ([`crate::program::until_over`]), and an orchestrator starts it again.
 
 use std::sync::{Arc, OnceLock};
 

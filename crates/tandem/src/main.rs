@@ -4,7 +4,7 @@ mod cli;
 
 use std::{process::ExitCode, time::Duration};
 
-use runtime::{program, telemetry};
+use runtime::{lifecycle::Shutdown, program, telemetry};
 use tandem::{
     embedded::{self, Graphiql, Tandem},
     prove::prove,
@@ -54,7 +54,7 @@ async fn run(args: RunArgs) -> Result<(), Failure> {
         greet(&tandem);
         Ok::<_, Failure>(tandem)
     });
-    program::until_signal(GRACE, starting, Tandem::death, Tandem::stop).await
+    program::until_over(&Shutdown::by_signals(GRACE)?, starting, Tandem::death, Tandem::stop).await
 }
 
 #[expect(clippy::print_stdout, reason = "for people, and for programs that read the first lines")]
