@@ -28,11 +28,9 @@ impl<H: Handler> ConsumerLoop<H> {
         ahead: Option<Ahead<'a, H>>,
         next: &[Delivery],
     ) -> Result<Option<Ahead<'a, H>>, HandlerError> {
-        let part = ahead.map_or_else(|| self.look(part), Ok)?;
-        if part.ready.is_none() {
-            return self.apply_in_transaction(part.read).await.map(|()| None);
-        }
-        let (applied, ahead) = tokio::join!(self.apply_at_once(part), self.look_ahead(next));
+        let Ahead { read, ready } = ahead.map_or_else(|| self.look(part), Ok)?;
+        let Some(ready) = ready else { return self.apply_in_transaction(read).await.map(|()| None) };
+        let (applied, ahead) = tokio::join!(self.apply_at_once(read, ready), self.look_ahead(next));
         match applied? {
             // The handler learns from a transaction what to do with the next part.
             Some(read) => self.apply_in_transaction(read).await.map(|()| None),
@@ -41,8 +39,11 @@ impl<H: Handler> ConsumerLoop<H> {
     }
 
     /// What was read, if that needs a transaction.
-    async fn apply_at_once(&self, Ahead { read, ready }: Ahead<'_, H>) -> Result<Option<Arc<H::Read>>, HandlerError> {
-        let Some(ready) = ready else { return Ok(Some(read)) };
+    async fn apply_at_once(
+        &self,
+        read: Arc<H::Read>,
+        ready: Ready<'_, H::Committed>,
+    ) -> Result<Option<Arc<H::Read>>, HandlerError> {
         let Some(committed) = caught(ready).await? else { return Ok(Some(read)) };
         drop(read);
         self.tell_committed(committed).await;
